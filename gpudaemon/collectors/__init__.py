@@ -1,0 +1,49 @@
+"""One folder per subject: what to read of a device for that subject, and what the content means.
+
+A collector is found by listing this folder: each sub-package holds one value named COLLECTOR. Collectors are
+pure: `needs` and `attributes` open nothing.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from gpudaemon.drivers import Facts
+from gpudaemon.model.attribute import Attribute, Rows
+from gpudaemon.model.device import Device
+from gpudaemon.model.metric import Series
+
+__all__ = ["Collector", "Constant", "collectors"]
+
+Constant = tuple[Series, float]
+"""A series whose value is known from names and facts alone, such as an `_info`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collector:
+    """One subject.
+
+    wants: whether this collector looks at a device at all.
+    needs: device -> static files it must know first, relative to the device.
+    attributes: device, facts -> what to sample.
+    constants: device, facts -> series that need no reading.
+    """
+
+    name: str
+    wants: Callable[[Device], bool]
+    needs: Callable[[Device], Sequence[str]]
+    attributes: Callable[[Device, Facts], Sequence[Attribute | Rows]]
+    constants: Callable[[Device, Facts], Sequence[Constant]]
+
+
+@cache
+def collectors() -> Mapping[str, Collector]:
+    """Every collector of this folder by name, in alphabetical order."""
+    found = {}
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        collector = getattr(importlib.import_module(f"{__name__}.{module.name}"), "COLLECTOR", None)
+        if collector is not None:
+            found[collector.name] = collector
+    return found

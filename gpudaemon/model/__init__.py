@@ -1,0 +1,1 @@
+"""The nouns every other part speaks in: frozen data, no behaviour beyond their own invariants."""
