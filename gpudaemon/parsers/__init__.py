@@ -1,0 +1,1 @@
+"""The kernel's formats that several subjects share: bytes in, values out, nothing but Malformed raised."""
