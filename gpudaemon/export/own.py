@@ -1,0 +1,54 @@
+"""The daemon's own instruments, kept by prometheus_client in a private registry.
+
+prometheus_client's process, garbage collector and platform collectors describe the server process; the
+counters and gauges are made of rows of the metric table, so they are documented like every other metric.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from gpudaemon.export.prometheus import END
+from gpudaemon.model.metric import Kind, Metric
+
+__all__ = ["instruments", "own_text", "private_registry"]
+
+
+def private_registry() -> CollectorRegistry:
+    """A registry of its own, never the global one, with the collectors of this process."""
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+def instruments(registry: CollectorRegistry, rows: Iterable[Metric]) -> Mapping[Metric, Counter | Gauge]:
+    """Make one instrument of each row and register it: a Counter of counters, a Gauge of everything else.
+
+    Help, labels and unit are the row's. A row published here must not occur in snapshots as well. Raises
+    ValueError where the registry already has that name.
+    """
+    made: dict[Metric, Counter | Gauge] = {}
+    for row in rows:
+        kind = Counter if row.kind is Kind.COUNTER else Gauge
+        unit = row.unit.value if row.kind in (Kind.COUNTER, Kind.GAUGE) else ""
+        made[row] = kind(row.name, row.help, labelnames=row.labels, unit=unit, registry=registry)
+    return made
+
+
+def own_text(registry: CollectorRegistry, openmetrics: bool) -> str:
+    """What the registry holds, in either format, without the `# EOF` of OpenMetrics."""
+    if openmetrics:
+        page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+        return page.decode().removesuffix(END)
+    return generate_latest(registry).decode()
