@@ -15,7 +15,9 @@ _SENSOR = ("device", "sensor")
 _LIMIT = ("device", "sensor", "limit")
 
 
-def _gauge(name: str, unit: Unit, help_text: str, labels: tuple[str, ...], abi: str, otel: str = "") -> Metric:
+def _gauge(
+    name: str, unit: Unit, help_text: str, labels: tuple[str, ...], abi: str, *, otel: str = ""
+) -> Metric:
     return Metric(name=name, kind=Kind.GAUGE, unit=unit, help=help_text, labels=labels, abi=abi, otel=otel)
 
 
@@ -42,7 +44,7 @@ INFO = Metric(
         "vbios_version",
         "memory_vendor",
     ),
-    abi="drivers/gpu/drm/drm_sysfs.c, Documentation/ABI/testing/sysfs-bus-pci, Documentation/gpu/amdgpu/driver-misc.rst",
+    abi="Documentation/ABI/testing/sysfs-bus-pci, Documentation/gpu/amdgpu/driver-misc.rst",
 )
 PARTITION_INFO = Metric(
     name="gpudaemon_gpu_partition_info",
@@ -65,7 +67,7 @@ BUSY = _gauge(
     "Share of time an engine was busy, as the GPU's firmware averages it.",
     ("device", "engine"),
     f"{_AMDGPU_PM}: gpu_busy_percent, mem_busy_percent, vcn_busy_percent",
-    "hw.gpu.utilization",
+    otel="hw.gpu.utilization",
 )
 MEMORY_USED = _gauge(
     "gpudaemon_gpu_memory_used_bytes",
@@ -73,7 +75,7 @@ MEMORY_USED = _gauge(
     "Memory in use; vis_vram is the part of vram the CPU can see, gtt is system memory mapped by the GPU.",
     ("device", "pool"),
     "Documentation/gpu/amdgpu/driver-misc.rst: mem_info_*_used",
-    "hw.gpu.memory.usage",
+    otel="hw.gpu.memory.usage",
 )
 MEMORY_TOTAL = _gauge(
     "gpudaemon_gpu_memory_total_bytes",
@@ -81,7 +83,7 @@ MEMORY_TOTAL = _gauge(
     "Size of a memory pool.",
     ("device", "pool"),
     "Documentation/gpu/amdgpu/driver-misc.rst: mem_info_*_total",
-    "hw.gpu.memory.limit",
+    otel="hw.gpu.memory.limit",
 )
 
 CLOCK = _gauge(
@@ -171,7 +173,7 @@ TEMPERATURE = _gauge(
     "Temperature.",
     _SENSOR,
     f"{_HWMON}: temp[1-*]_input",
-    "hw.temperature",
+    otel="hw.temperature",
 )
 TEMPERATURE_LIMIT = _gauge(
     "gpudaemon_gpu_temperature_limit_celsius",
@@ -179,7 +181,7 @@ TEMPERATURE_LIMIT = _gauge(
     "Temperature limit, named as the kernel names it: at crit the GPU throttles, at emergency it shuts down.",
     _LIMIT,
     f"{_HWMON}: temp[1-*]_{{crit,emergency,...}}",
-    "hw.temperature.limit",
+    otel="hw.temperature.limit",
 )
 THERMAL_CAP = _gauge(
     "gpudaemon_gpu_thermal_cap_celsius",
@@ -194,7 +196,7 @@ POWER = _gauge(
     "Power drawn now, or its average where the GPU has nothing else.",
     _SENSOR,
     f"{_HWMON}: power[1-*]_{{input,average}}",
-    "hw.power",
+    otel="hw.power",
 )
 POWER_AVERAGE = _gauge(
     "gpudaemon_gpu_power_average_watts",
@@ -234,7 +236,12 @@ BOARD_POWER_LIMIT = _gauge(
     f"{_AMDGPU_PM}: board/{{cur_node_power_limit,max_node_power_limit,baseboard_power_limit}}",
 )
 VOLTAGE = _gauge(
-    "gpudaemon_gpu_voltage_volts", Unit.VOLTS, "Voltage.", _SENSOR, f"{_HWMON}: in[0-*]_input", "hw.voltage"
+    "gpudaemon_gpu_voltage_volts",
+    Unit.VOLTS,
+    "Voltage.",
+    _SENSOR,
+    f"{_HWMON}: in[0-*]_input",
+    otel="hw.voltage",
 )
 VOLTAGE_LIMIT = _gauge(
     "gpudaemon_gpu_voltage_limit_volts",
@@ -254,7 +261,7 @@ CURRENT_LIMIT = _gauge(
     f"{_HWMON}: curr[1-*]_{{max,crit,...}}",
 )
 FAN = _gauge(
-    "gpudaemon_gpu_fan_rpm", Unit.RPM, "Fan speed.", _SENSOR, f"{_HWMON}: fan[1-*]_input", "hw.fan.speed"
+    "gpudaemon_gpu_fan_rpm", Unit.RPM, "Fan speed.", _SENSOR, f"{_HWMON}: fan[1-*]_input", otel="hw.fan.speed"
 )
 FAN_LIMIT = _gauge(
     "gpudaemon_gpu_fan_limit_rpm",

@@ -6,7 +6,7 @@ empty, padded with blanks, or not UTF-8 at all.
 
 from gpudaemon.errors import Malformed
 
-__all__ = ["LONGEST", "text"]
+__all__ = ["LONGEST", "text", "text_or_empty"]
 
 LONGEST = 128
 """Characters kept of a label value; product names of FRU chips have at most 64."""
@@ -21,3 +21,11 @@ def text(content: bytes) -> str:
         raise Malformed("oversized")
     line = content.split(b"\n", 1)[0].decode("utf-8", "replace")
     return line.strip(" \t\r\0")[:LONGEST].rstrip()
+
+
+def text_or_empty(content: bytes | None) -> str:
+    """Like `text`, empty where there is no content or it is malformed: for labels, which must not fail."""
+    try:
+        return text(content or b"")
+    except Malformed:
+        return ""
