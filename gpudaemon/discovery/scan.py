@@ -1,0 +1,240 @@
+"""What sysfs shows of this host's GPUs and sensors, by listing directories and reading links only.
+
+No file is opened: an attribute's show() runs in the driver, and discovery must work when the driver does not.
+The class directories (`class/drm`, `class/accel`, `class/hwmon`) hold links into `devices/`; a device is the
+directory a node or chip hangs from. A PCI GPU that has no node shows only as a PCI function:
+`unclaimed_pci` lists those, for a caller that can read their class.
+
+Documentation/admin-guide/sysfs-rules.rst; drivers/gpu/drm/drm_sysfs.c. Directories come and go while they are
+listed: what vanished is left out, and no function here raises for it.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from gpudaemon.model.device import Device, DeviceKind, is_pci_address
+from gpudaemon.model.forbidden import is_forbidden
+
+__all__ = ["MOST_NAMES", "bridges", "is_gpu_class", "scan", "unclaimed_pci"]
+
+MOST_NAMES = 4096
+"""Names kept of one device; an amdgpu function has about 300, a B580 about 600."""
+_DEEPEST = 4
+
+_CLASSES = (
+    ("class/drm", re.compile(r"card\d+|renderD\d+", re.ASCII)),
+    ("class/accel", re.compile(r"accel\d+", re.ASCII)),
+)
+_CHIP = re.compile(r"hwmon\d+", re.ASCII)
+_CONNECTOR = re.compile(r"card\d+-.*", re.ASCII)
+_PARTITION = re.compile(r"amdgpu_xcp_\d+", re.ASCII)
+
+
+def is_gpu_class(pci_class: int) -> bool:
+    """True for display controllers, 0x03xxxx, and processing accelerators, 0x12xxxx (linux/pci_ids.h)."""
+    return pci_class >> 16 in (0x03, 0x12)
+
+
+@dataclass(slots=True)
+class _Found:
+    """A device directory and what hangs from it: node names, directories of nodes and chips to list."""
+
+    nodes: set[str] = field(default_factory=set)
+    extra: set[str] = field(default_factory=set)
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as found:
+            return list(found)
+    except OSError:
+        return []
+
+
+def _basename_of_link(path: str) -> str:
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return ""
+
+
+def _members(sysfs: str, directory: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """(name, resolved path below the root) of a class directory's links; sysfs links are relative."""
+    base = os.path.join(sysfs, directory)
+    for entry in _entries(base):
+        if pattern.fullmatch(entry.name) is None:
+            continue
+        try:
+            target = os.readlink(entry.path)
+        except OSError:
+            continue
+        path = os.path.normpath(os.path.join(directory, target))
+        if path.startswith("devices/"):
+            yield entry.name, path
+
+
+def _walk(root: str, relative: str, entries: Iterable[os.DirEntry[str]], depth: int, names: set[str]) -> None:
+    """Collect the files below a directory whose entries are already listed; child devices are left out."""
+    for entry in entries:
+        path = relative + entry.name
+        try:
+            if entry.is_symlink():
+                continue
+            is_directory = entry.is_dir(follow_symlinks=False)
+        except OSError:
+            continue
+        if len(names) >= MOST_NAMES:
+            return
+        if not is_directory:
+            if not is_forbidden(path):
+                names.add(path)
+            continue
+        if depth == 0 or _CONNECTOR.fullmatch(entry.name):
+            continue
+        below = _entries(entry.path)
+        if any(child.name == "subsystem" for child in below):
+            continue  # a device of its own; nodes and chips of this one are listed by name
+        _walk(root, f"{path}/", below, depth - 1, names)
+
+
+def _parents(path: str) -> tuple[str, ...]:
+    """PCI functions above a device, nearest first."""
+    above = path.split("/")[:-1]
+    return tuple(part for part in reversed(above) if is_pci_address(part))
+
+
+def _describe(sysfs: str, path: str, kind: DeviceKind, found: _Found) -> Device | None:
+    """List a device directory; None where it has gone."""
+    root = os.path.join(sysfs, path)
+    entries = _entries(root)
+    if not entries:
+        return None
+    links: dict[str, str] = {}
+    for entry in entries:
+        if entry.is_symlink():
+            links[entry.name] = _basename_of_link(entry.path)
+    names: set[str] = set()
+    for extra in sorted(found.extra):
+        relative = os.path.relpath(extra, path)
+        prefix = "" if relative == "." else f"{relative}/"
+        _walk(root, prefix, _entries(os.path.join(sysfs, extra)), _DEEPEST, names)
+    _walk(root, "", entries, _DEEPEST, names)
+    return Device(
+        id=os.path.basename(path),
+        kind=kind,
+        path=path,
+        subsystem=links.get("subsystem", ""),
+        driver=links.get("driver", ""),
+        nodes=tuple(sorted(found.nodes)),
+        names=frozenset(names),
+        links=tuple(sorted(links.items())),
+        parents=_parents(path),
+    )
+
+
+def _gpus(sysfs: str) -> dict[str, _Found]:
+    """Device directories with a DRM or accel node, by path."""
+    gpus: dict[str, _Found] = {}
+    for directory, pattern in _CLASSES:
+        subsystem = os.path.basename(directory)
+        for name, node in _members(sysfs, directory, pattern):
+            device, middle = os.path.split(os.path.dirname(node))
+            if middle != subsystem or device in ("devices", "devices/virtual"):
+                device = node  # a node without a device, such as the older vkms
+            found = gpus.setdefault(device, _Found())
+            found.nodes.add(name)
+            found.extra.add(node)
+    return gpus
+
+
+def _owner(sysfs: str, chip: str, known: Collection[str]) -> str:
+    """Path of the device a hwmon chip belongs to: a known one above it, its PCI function, or its parent."""
+    path = os.path.dirname(chip)
+    while path not in ("devices", ""):
+        if path in known or is_pci_address(os.path.basename(path)):
+            return path
+        path = os.path.dirname(path)
+    try:
+        parent = os.path.normpath(os.path.join(chip, os.readlink(os.path.join(sysfs, chip, "device"))))
+    except OSError:
+        return chip
+    return parent if parent.startswith("devices/") else chip
+
+
+def _bridge_paths(paths: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        above = os.path.dirname(path)
+        while above not in ("devices", ""):
+            if is_pci_address(os.path.basename(above)):
+                found.add(above)
+            above = os.path.dirname(above)
+    return found
+
+
+def bridges(sysfs: str, devices: Iterable[Device]) -> tuple[Device, ...]:
+    """PCI functions above the GPUs among `devices` that are not themselves among them, sorted by id."""
+    devices = tuple(devices)
+    gpus = [device.path for device in devices if device.kind is DeviceKind.GPU]
+    missing = _bridge_paths(gpus) - {device.path for device in devices}
+    found = (_describe(sysfs, path, DeviceKind.PCI, _Found()) for path in missing)
+    return tuple(sorted((device for device in found if device is not None), key=lambda device: device.id))
+
+
+def _unique_ids(devices: Iterable[Device]) -> Iterator[Device]:
+    """Basenames of directories on different buses may coincide: the second gets its parent's in front."""
+    taken: set[str] = set()
+    for device in devices:
+        name = device.id
+        above = os.path.dirname(device.path)
+        while name in taken and above:
+            name = f"{os.path.basename(above)}/{name}"
+            above = os.path.dirname(above)
+        taken.add(name)
+        yield replace(device, id=name)
+
+
+def scan(sysfs: str) -> tuple[Device, ...]:
+    """Every device with a DRM or accel node or a hwmon chip, and the PCI bridges above the GPUs.
+
+    sysfs: its mount point, `/sys`. Sorted by kind (GPUs, partitions, bridges, other chips), then id. Never
+    raises for what vanishes meanwhile; empty where there is no sysfs.
+    """
+    found = _gpus(sysfs)
+    kinds = {
+        path: DeviceKind.PARTITION if _PARTITION.fullmatch(os.path.basename(path)) else DeviceKind.GPU
+        for path in found
+    }
+    for path in _bridge_paths(path for path, kind in kinds.items() if kind is DeviceKind.GPU):
+        if path not in kinds:
+            kinds[path] = DeviceKind.PCI
+            found[path] = _Found()
+    for _, chip in sorted(_members(sysfs, "class/hwmon", _CHIP)):
+        owner = _owner(sysfs, chip, kinds)
+        kinds.setdefault(owner, DeviceKind.HWMON)
+        found.setdefault(owner, _Found()).extra.add(chip)
+    devices = [_describe(sysfs, path, kinds[path], found[path]) for path in kinds]
+    order = list(DeviceKind)
+    known = sorted(
+        (device for device in devices if device is not None),
+        key=lambda device: (order.index(device.kind), device.id, device.path),
+    )
+    return tuple(_unique_ids(known))
+
+
+def unclaimed_pci(sysfs: str, devices: Iterable[Device]) -> tuple[Device, ...]:
+    """PCI functions that are not among `devices`, as GPUs to be: keep those whose `class` says so.
+
+    The caller reads the file `class` of each, keeps those for which `is_gpu_class` holds, and asks `bridges`
+    for what is above them. Sorted by id.
+    """
+    known = {device.path for device in devices}
+    members = _members(sysfs, "bus/pci/devices", re.compile(r"[0-9a-f:.]+"))
+    found = (
+        _describe(sysfs, path, DeviceKind.GPU, _Found())
+        for name, path in members
+        if path not in known and is_pci_address(name)
+    )
+    return tuple(sorted((device for device in found if device is not None), key=lambda device: device.id))
