@@ -1,0 +1,323 @@
+"""amdgpu's own files: what drivers/gpu/drm/amd shows of a card below its PCI device, as of Linux 6.12.
+
+Which files a card has follows default_attr_update and pp_dpm_clk_default_attr_update (pm/amdgpu_pm.c) and
+hwmon_attributes_visible there; formats of clock levels pm/swsmu/smu13/smu_v13_0_6_ppt.c (MI300X) and
+smu_v13_0_0_ppt.c (Navi 31). vcn_busy_percent exists for APUs only in that kernel, pp_dpm_pcie and pcie_bw are
+hidden on MI300X, and its hwmon has neither an edge temperature, a voltage nor a fan.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpudaemon.mock.gpu_metrics import metrics_v1_3, metrics_v1_6
+from gpudaemon.mock.motion import Load, integer
+from gpudaemon.mock.pci import Function, add_class_device, add_plain_power
+from gpudaemon.mock.tree import Generate, Tree
+
+__all__ = ["Card", "add_consumer_card", "add_instinct", "add_nodes", "client_fdinfo"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One card.
+
+    index: of cardN and its load; render: of renderDN; hwmon: of hwmonN.
+    vram: bytes; idle, cap: watts; clocks: lowest and highest gfx clock, MHz.
+    """
+
+    function: Function
+    index: int
+    render: int
+    hwmon: int
+    vram: int
+    idle: int
+    cap: int
+    clocks: tuple[int, int]
+    load: Load
+
+    def power(self, seconds: float) -> float:
+        """Watts."""
+        return self.idle + (self.cap - self.idle) * self.load.busy(seconds)
+
+    def clock(self, seconds: float) -> int:
+        """Gfx clock, MHz, in steps of 5 as firmware averages it."""
+        low, high = self.clocks
+        return int(low + (high - low) * min(1.0, 1.2 * self.load.busy(seconds))) // 5 * 5
+
+    def used(self, seconds: float) -> float:
+        """Bytes of VRAM in use."""
+        return self.vram * (0.02 + 0.9 * self.load.filled(seconds))
+
+
+def add_nodes(tree: Tree, path: str, card: int, render: int) -> None:
+    """The primary and render node of a device (drivers/gpu/drm/drm_sysfs.c)."""
+    for name, minor in ((f"card{card}", card), (f"renderD{render}", render)):
+        uevent = f"DEVNAME=dri/{name}\nDEVTYPE=drm_minor\n"
+        add_class_device(tree, f"{path}/drm/{name}", "drm", (226, minor), uevent)
+
+
+def _levels(levels: tuple[int, ...], current: int) -> str:
+    # smu_v13_0_6_print_clks: a blank also where there is no star.
+    nearest = min(range(len(levels)), key=lambda index: abs(levels[index] - current))
+    return "".join(f"{i}: {mhz}Mhz {'*' if i == nearest else ''}\n" for i, mhz in enumerate(levels))
+
+
+def _fine_grained(card: Card, blank: str) -> Generate:
+    """Levels of a clock that runs at any frequency between two: the current one stands between them."""
+    low, high = card.clocks
+
+    def levels(seconds: float) -> bytes:
+        now = card.clock(seconds)
+        if abs(now - low) <= 25 or abs(now - high) <= 25:
+            marks = ("*", "") if now - low < high - now else ("", "*")
+            return f"0: {low}Mhz{blank}{marks[0]}\n1: {high}Mhz{blank}{marks[1]}\n".encode()
+        return f"0: {low}Mhz\n1: {now}Mhz *\n2: {high}Mhz\n".encode()
+
+    return levels
+
+
+def _add_common(tree: Tree, card: Card, static: Mapping[str, str], firmware: Mapping[str, int]) -> None:
+    """What every discrete amdgpu card has: load, memory, DPM state, firmware versions, nodes."""
+    path = card.function.path
+    gtt = 16 * 2**30 if card.vram < 2**36 else 2**39
+    tree.file(f"{path}/gpu_busy_percent", generate=integer(lambda t: 100 * card.load.busy(t)))
+    tree.file(f"{path}/mem_busy_percent", generate=integer(lambda t: 55 * card.load.busy(t)))
+    tree.file(f"{path}/mem_info_vram_used", generate=integer(card.used, 4096))
+    tree.file(f"{path}/mem_info_vis_vram_used", generate=integer(card.used, 4096))
+    tree.file(f"{path}/mem_info_gtt_used", generate=integer(lambda t: 2**26 * (1 + card.load.filled(t)), 4096))
+    tree.text(
+        path,
+        mem_info_vram_total=card.vram,
+        mem_info_vis_vram_total=card.vram,
+        mem_info_gtt_total=gtt,
+        mem_info_preempt_used=0,
+        pcie_replay_count=0,
+        pp_num_states="states: 1\n0 default",
+        pp_cur_state=0,
+        **static,
+    )
+    tree.text(
+        path, 0o644, power_dpm_force_performance_level="auto", power_dpm_state="performance", pp_force_state=""
+    )
+    tree.file(
+        f"{path}/thermal_throttling_logging",
+        f"{card.function.address}: thermal throttling logging enabled, with interval 60 seconds\n",
+        mode=0o644,
+    )
+    tree.text(
+        f"{path}/fw_version", **{f"{name}_fw_version": f"0x{value:08x}" for name, value in firmware.items()}
+    )
+    add_nodes(tree, path, card.index, card.render)
+
+
+def _add_hwmon(tree: Tree, card: Card, temperatures: Mapping[int, tuple[str, float, float, int]]) -> str:
+    """The hwmon chip without fan and voltage; returns its directory.
+
+    temperatures: channel -> (label, °C cold, °C span under load, °C critical).
+    """
+    chip = f"{card.function.path}/hwmon/hwmon{card.hwmon}"
+    add_class_device(tree, chip, "hwmon", None, "")
+    tree.text(chip, name="amdgpu", power1_label="PPT", freq1_label="sclk", freq2_label="mclk")
+    for channel, (label, cold, span, critical) in temperatures.items():
+        tree.file(f"{chip}/temp{channel}_input", generate=_celsius(card.load, cold, span))
+        tree.text(
+            chip,
+            **{
+                f"temp{channel}_label": label,
+                f"temp{channel}_crit": critical * 1000,
+                f"temp{channel}_crit_hyst": -273150,
+                f"temp{channel}_emergency": (critical + 5) * 1000,
+            },
+        )
+    micro = card.cap * 1_000_000
+    tree.text(chip, power1_cap_max=micro, power1_cap_min=0, power1_cap_default=micro)
+    tree.file(f"{chip}/power1_cap", f"{micro}\n", mode=0o644)
+    tree.file(f"{chip}/freq1_input", generate=lambda t: b"%d000000\n" % card.clock(t))
+    return chip
+
+
+def _celsius(load: Load, cold: float, span: float) -> Generate:
+    return integer(lambda t: 1000 * (cold + span * load.warm(t)), 1000)
+
+
+def add_instinct(tree: Tree, card: Card, hive: tuple[int, ...]) -> None:
+    """An MI300X (gc 9.4.3) with its RAS, partition and xGMI files.
+
+    hive: hops to each GPU of the xGMI hive, 0 for itself.
+    """
+    path = card.function.path
+    serial = 692_345_000_101 + card.index
+    _add_common(
+        tree,
+        card,
+        {
+            "mem_info_vram_vendor": "hynix",
+            "unique_id": f"{0x6E2A91C0DE000000 + 0x9E3779B1 * (card.index + 1):016x}",
+            "vbios_version": "113-M3000100-102",
+            "board_info": "type : oam",
+            "product_name": "AMD Instinct MI300X OAM",
+            "product_number": "102-G30211-0C",
+            "serial_number": str(serial),
+            "fru_id": f"113-AMDG30211{card.index:04d}",
+            "manufacturer": "AMD",
+            "available_compute_partition": "SPX, DPX, QPX, CPX",
+            "xgmi_device_id": str(0x1A2B_0000_0000 + card.index),
+            "xgmi_physical_id": str(card.index),
+            # sprintf "%02x " for each: a blank before the newline (amdgpu_xgmi.c)
+            "xgmi_num_hops": "".join(f"{hops:02x} " for hops in hive),
+            "xgmi_num_links": "".join(f"{hops:02x} " for hops in hive),
+        },
+        {
+            "mec": 0xB2,
+            "rlc": 0x15,
+            "sdma": 0x12,
+            "sos": 0x36414E,
+            "smc": 0x557300,
+            "vcn": 0x1111002,
+            "ta_ras": 0x1B,
+        },
+    )
+    tree.text(path, 0o644, current_compute_partition="SPX", current_memory_partition="NPS1")
+    tree.file(f"{path}/xgmi_error", b"0\n")
+    tree.file(f"{path}/enforce_isolation", b"0\n", mode=0o644)
+    tree.file(f"{path}/pp_dpm_sclk", generate=_fine_grained(card, " "), mode=0o644)
+    for name, levels, share in (
+        ("mclk", (900, 1100, 1200, 1300), 400),
+        ("socclk", (800, 1000, 1143), 343),
+        ("fclk", (1300, 1600, 2000, 2100), 800),
+        ("vclk", (914, 1333), 0),
+        ("dclk", (711, 1143), 0),
+    ):
+        tree.file(f"{path}/pp_dpm_{name}", generate=_stepped(card, levels, share), mode=0o644)
+    tree.file(
+        f"{path}/gpu_metrics",
+        generate=lambda t: metrics_v1_6(card.load, t, power=card.power(t), clock=card.clock(t), partitions=1),
+    )
+    chip = _add_hwmon(tree, card, {2: ("junction", 40, 50, 100), 3: ("mem", 36, 40, 105)})
+    tree.file(f"{chip}/power1_input", generate=integer(lambda t: 1e6 * card.power(t), 1_000_000))
+    tree.file(
+        f"{chip}/freq2_input", generate=lambda t: b"1300000000\n" if card.load.busy(t) > 0.1 else b"900000000\n"
+    )
+    _add_ras(tree, f"{path}/ras")
+
+
+def _stepped(card: Card, levels: tuple[int, ...], span: int) -> Generate:
+    return lambda t: _levels(levels, int(levels[0] + span * card.load.busy(t))).encode()
+
+
+def _add_ras(tree: Tree, ras: str) -> None:
+    # amdgpu_ras.c: amdgpu_ras_sysfs_read, _features_read, _version_show, _schema_show, _event_state_show
+    tree.text(ras, features="feature mask: 0x3fbffe7f", version="table version: 0x30000", schema="schema: 0x2")
+    tree.file(f"{ras}/umc_err_count", b"ue: 0\nce: 0\nde: 0\n")
+    for block in ("sdma", "gfx", "mmhub", "xgmi_wafl", "vcn", "jpeg"):
+        tree.file(f"{ras}/{block}_err_count", b"ue: 0\nce: 0\n")
+    tree.file(f"{ras}/gpu_vram_bad_pages", b"")
+    kinds = ("Fatal Error", "Poison Creation", "Poison Consumption")
+    tree.file(
+        f"{ras}/event_state",
+        "current seqno: 0\n" + "".join(f"{kind}: count:0, last_seqno:0\n" for kind in kinds),
+    )
+
+
+def add_consumer_card(tree: Tree, card: Card) -> None:
+    """A Navi 31 card (gc 11.0.0): every temperature, a fan, display connectors, no RAS and no partitions."""
+    path = card.function.path
+    _add_common(
+        tree,
+        card,
+        {
+            "mem_info_vram_vendor": "hynix",
+            "unique_id": "7f3c1a9e5b20d846",
+            "vbios_version": "113-EXT86700-001",
+            "board_info": "type : cem",
+        },
+        {
+            "me": 0x8E0,
+            "pfp": 0x94E,
+            "mec": 0x208,
+            "rlc": 0x75,
+            "sdma": 0x15,
+            "smc": 0x4E7E00,
+            "vcn": 0x711_0011,
+        },
+    )
+    tree.file(f"{path}/pp_dpm_sclk", generate=_fine_grained(card, " "), mode=0o644)
+    for name, levels, span in (
+        ("mclk", (96, 456, 772, 1249), 1153),
+        ("socclk", (500, 1500), 1000),
+        ("fclk", (1500, 2000), 500),
+        ("vclk", (60, 2400), 0),
+        ("dclk", (60, 2000), 0),
+    ):
+        tree.file(f"{path}/pp_dpm_{name}", generate=_stepped(card, levels, span), mode=0o644)
+    tree.file(
+        f"{path}/pp_dpm_pcie",
+        b"0: 2.5GT/s, x16 100Mhz \n1: 8.0GT/s, x16 619Mhz \n2: 16.0GT/s, x16 619Mhz *\n",
+        mode=0o644,
+    )
+    tree.file(
+        f"{path}/gpu_metrics",
+        generate=lambda t: metrics_v1_3(
+            card.load, t, power=card.power(t), cap=card.cap, clocks=(card.clock(t), _memory_clock(card, t))
+        ),
+    )
+    chip = _add_hwmon(
+        tree, card, {1: ("edge", 35, 40, 100), 2: ("junction", 45, 40, 110), 3: ("mem", 41, 40, 108)}
+    )
+    tree.file(f"{chip}/power1_average", generate=integer(lambda t: 1e6 * card.power(t), 1_000_000))
+    tree.file(f"{chip}/freq2_input", generate=lambda t: b"%d000000\n" % _memory_clock(card, t))
+    tree.file(f"{chip}/in0_input", generate=integer(lambda t: 680 + 400 * card.load.busy(t)))
+    tree.text(chip, in0_label="vddgfx", pwm1_min=0, pwm1_max=255, fan1_min=0, fan1_max=3200)
+    tree.text(chip, 0o644, pwm1_enable=2, fan1_enable=0)
+    tree.file(f"{chip}/fan1_input", generate=integer(lambda t: 3200 * _fan(card, t)))
+    tree.file(f"{chip}/fan1_target", generate=integer(lambda t: 3200 * _fan(card, t)), mode=0o644)
+    tree.file(f"{chip}/pwm1", generate=integer(lambda t: 255 * _fan(card, t)), mode=0o644)
+    _add_connectors(tree, card)
+
+
+def _memory_clock(card: Card, seconds: float) -> int:
+    return 1249 if card.load.busy(seconds) > 0.15 else 96
+
+
+def _fan(card: Card, seconds: float) -> float:
+    return max(0.0, card.load.warm(seconds) - 0.2)  # stands still while the card is cool
+
+
+def _add_connectors(tree: Tree, card: Card) -> None:
+    # Reading `status` probes the display: present, so that a test sees whether anybody does.
+    for number, (kind, connected) in enumerate((("DP-1", True), ("DP-2", False), ("HDMI-A-1", False)), start=1):
+        path = f"{card.function.path}/drm/card{card.index}/card{card.index}-{kind}"
+        tree.text(path, enabled="enabled" if connected else "disabled", dpms="On" if connected else "Off")
+        tree.file(f"{path}/status", b"connected\n" if connected else b"disconnected\n", mode=0o644)
+        tree.file(f"{path}/modes", b"3840x2160\n2560x1440\n1920x1080\n" if connected else b"")
+        tree.file(f"{path}/connector_id", f"{90 + number}\n")
+        tree.file(f"{path}/uevent", b"DEVTYPE=drm_connector\n", mode=0o644)
+        tree.link(f"{path}/device", path.rsplit("/", 1)[0])
+        tree.link(f"{path}/subsystem", "sys/class/drm")
+        tree.link(f"sys/class/drm/card{card.index}-{kind}", path)
+        add_plain_power(tree, path)
+
+
+def client_fdinfo(card: Card, client: int, share: float) -> Generate:
+    """fdinfo of a client of `card` that uses `share` of its engines (amdgpu_fdinfo.c, amdgpu_show_fdinfo).
+
+    The engine time is the mean load times the time, so that it never steps back.
+    """
+    mean = share * (card.load.low + card.load.high) / 2
+
+    def content(seconds: float) -> bytes:
+        vram = int(card.used(0.0) * share) // 1024
+        return (
+            f"pos:\t0\nflags:\t02100002\nmnt_id:\t27\nino:\t{500 + card.render}\n"
+            f"drm-driver:\tamdgpu\ndrm-client-id:\t{client}\ndrm-pdev:\t{card.function.address}\n"
+            f"pasid:\t{32768 + client}\n"
+            f"drm-memory-vram:\t{vram} KiB\ndrm-memory-gtt: \t2048 KiB\ndrm-memory-cpu: \t0 KiB\n"
+            f"amd-memory-visible-vram:\t{vram} KiB\namd-evicted-vram:\t0 KiB\n"
+            f"amd-evicted-visible-vram:\t0 KiB\namd-requested-vram:\t{vram} KiB\n"
+            f"amd-requested-visible-vram:\t0 KiB\namd-requested-gtt:\t2048 KiB\n"
+            f"drm-shared-vram:\t0 KiB\ndrm-shared-gtt:\t0 KiB\ndrm-shared-cpu:\t0 KiB\n"
+            f"drm-engine-gfx:\t{int((3600 + seconds) * mean * 1e9)} ns\n"
+            f"drm-engine-compute:\t{int((3600 + seconds) * mean * 0.5e9)} ns\n"
+        ).encode()
+
+    return content

@@ -1,0 +1,128 @@
+"""Client of a live mock host's control socket: faults, sleep, removal, counters.
+
+Paths are relative to the mount (`sys/class/drm/card0/device/gpu_busy_percent`); links in the part before the
+first wildcard are followed, wildcards are those of fnmatch and `*` matches `/` too. Devices are PCI addresses.
+Every method returns when the host has done it, and raises `ControlError` where it refuses.
+"""
+
+import json
+import socket
+from types import TracebackType
+from typing import Any
+
+from gpudaemon.errors import GpudaemonError
+
+__all__ = ["Control", "ControlError"]
+
+
+class ControlError(GpudaemonError):
+    """The host refused, or it is not there any more."""
+
+
+class Control:
+    """One connection, made at the first request. Not for use by several threads at once."""
+
+    def __init__(self, path: str, timeout: float = 10.0) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._socket: socket.socket | None = None
+        self._buffer = b""
+
+    def __enter__(self) -> "Control":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request makes a new one."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._buffer = b""
+
+    def request(self, command: str, **arguments: Any) -> Any:
+        """Send one request and return its result. Raises ControlError."""
+        try:
+            line = self._exchange(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        except OSError as error:
+            self.close()
+            raise ControlError(f"{self._path}: {error}") from error
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise ControlError(f"{command}: {answer['error']}")
+        return answer["result"]
+
+    def _exchange(self, line: bytes) -> bytes:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.settimeout(self._timeout)
+            self._socket.connect(self._path)
+        self._socket.sendall(line)
+        while b"\n" not in self._buffer:
+            part = self._socket.recv(1 << 16)
+            if not part:
+                raise ConnectionResetError("the mock host has ended")
+            self._buffer += part
+        answer, _, self._buffer = self._buffer.partition(b"\n")
+        return answer
+
+    def fault(self, path: str, kind: str, **arguments: Any) -> int:
+        """Put a fault on every file that matches; returns how many. Kinds add up until released.
+
+        kind and its argument: "latency" seconds=float, "hang", "open_errno" errno=int, "read_errno" errno=int,
+        "content" content=bytes, "vanish".
+        """
+        content = arguments.get("content")
+        if isinstance(content, bytes):
+            arguments["content"] = content.decode("latin-1")
+        return int(self.request("fault", path=path, kind=kind, **arguments))
+
+    def release(self, path: str) -> int:
+        """Take every fault off the files that match and answer waiting reads; returns how many reads waited."""
+        return int(self.request("release", path=path))
+
+    def clear(self) -> int:
+        """Take every fault off every file; returns how many reads waited."""
+        return int(self.request("clear"))
+
+    def suspend(self, device: str) -> None:
+        """Put the device to sleep until its next access."""
+        self.request("suspend", device=device)
+
+    def resume(self, device: str) -> None:
+        """Wake the device; its autosuspend delay starts again."""
+        self.request("resume", device=device)
+
+    def autosuspend(self, device: str, delay: int | None) -> None:
+        """Let the device fall asleep after `delay` ms without access; None keeps it awake."""
+        self.request("autosuspend", device=device, delay=delay)
+
+    def remove(self, device: str) -> int:
+        """Take the device away with links, nodes and hwmon, then send uevents; returns how many arrived."""
+        return int(self.request("remove", device=device))
+
+    def restore(self, device: str) -> int:
+        """Bring it back under the same names, then send uevents; returns how many arrived."""
+        return int(self.request("restore", device=device))
+
+    def change(self, device: str, **keys: str) -> int:
+        """Send a `change` uevent of the device's DRM card with these keys (`WEDGED="none"`)."""
+        return int(self.request("change", device=device, keys=keys))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters: pid, seconds since start, requests, reads, waiting, devices.
+
+        waiting: reads without an answer, oldest first, {path, seconds, hung}. devices: PCI address -> {present,
+        runtime_status, accesses, suspended_accesses, last_access (unix time or None), active_seconds,
+        suspended_seconds}; a suspended access is one that woke the device.
+        """
+        result: dict[str, Any] = self.request("stats")
+        return result
+
+    def accesses(self, path: str) -> dict[str, tuple[int, int]]:
+        """path -> (opens, reads) of the files that match and were ever opened."""
+        result: dict[str, list[int]] = self.request("accesses", path=path)
+        return {name: (opens, reads) for name, (opens, reads) in result.items()}
