@@ -65,7 +65,7 @@ class Limits:
     scrape_seconds: float = 10.0
     write_seconds: float = 10.0
     idle_seconds: float = 75.0
-    connections: int = 64
+    connections: int = 128
     line_bytes: int = 8190
     compressors: int = 2
 
@@ -167,6 +167,8 @@ class Exposition:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            pass  # the client went away, which is its right; aiohttp notices by itself
 
     def _report(self, request: web.Request, error: Exception) -> None:
         if self._instruments is not None:

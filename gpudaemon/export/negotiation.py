@@ -30,7 +30,7 @@ def wants_openmetrics(accept: str) -> bool:
             return False
         if media_type == "application/openmetrics-text":
             try:
-                _, content_type = choose_encoder(element)
+                _, content_type = choose_encoder(element.lower())
             except (TypeError, ValueError):  # a version that is no number
                 continue
             if content_type.startswith("application/openmetrics-text"):

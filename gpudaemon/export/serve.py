@@ -113,13 +113,8 @@ def _address_of(listening: socket.socket) -> ListenAddress:
     return ListenAddress(host, port)
 
 
-class _Refused(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
 class _Connections:
-    """Makes the protocol of each new connection; at the bound, the oldest idle connection makes room.
+    """Makes the protocol of each new connection; beyond the bound, the oldest idle connection makes room.
 
     Refusing the new one instead would let anybody shut Prometheus out by opening connections and waiting.
     """
@@ -128,17 +123,22 @@ class _Connections:
         self._server = server
         self._busy = busy
         self._limit = limit
+        self._loop = asyncio.get_running_loop()
 
     def __call__(self) -> asyncio.Protocol:
-        if len(self._server.connections) >= self._limit:
-            # One that was told to close stays in the server's list, without transport, until it has.
-            open_now = [one for one in self._server.connections if one.transport is not None]
-            if len(open_now) >= self._limit:
-                idle = next((one for one in open_now if one not in self._busy), None)
-                if idle is None:
-                    return _Refused()
-                idle.force_close()
+        # The loop accepts many connections in a row and connects their protocols in its next round, so only
+        # the round after that sees them all.
+        self._loop.call_soon(self._loop.call_soon, self._make_room)
         return self._server()
+
+    def _make_room(self) -> None:
+        if len(self._server.connections) <= self._limit:
+            return
+        # One that was told to close stays in the server's list, without transport, until it has.
+        connected = [one for one in self._server.connections if one.transport is not None]
+        idle = [one for one in connected if one not in self._busy]
+        for one in idle[: max(0, len(connected) - self._limit)]:
+            one.force_close()
 
 
 class _ProtocolLog(logging.Handler):
