@@ -1,0 +1,184 @@
+"""What crosses between server and reader.
+
+One SOCK_SEQPACKET pair and one sealed memory file a lane. The server writes a plan into a lane's memory and
+sends it along; the reader reads files straight into the slots there and sends one 40-byte record per lane and
+tick. Content never crosses the socket.
+
+Memory of a lane with n files, little endian, native alignment:
+
+    0    u32 count, u32 plan length, u64 plan offset
+    16   u64 begun      number of the chain last begun: written before its first read
+    24   u64 finished   number of the chain last finished
+    32   f64 rest until CLOCK_MONOTONIC; before it only the power state is read (written by the server)
+    40   u32 version    raised by the server when groups or periods change
+    64   f64 period[16] seconds, by group (written by the server)
+    192  i32 length[n]  bytes read, or -errno of the read, or -(1000 + errno) of the open
+         f32 cost[n]    seconds the last read took
+         u8  group[n]   group of each file; PARKED: not read (written by the server)
+         then a slot of `limit` bytes for each file, and the plan as JSON
+
+A torn reading cannot be taken for a good one: the server copies what it wants and then checks that `begun`
+still is the number in the record.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "DEMOTED",
+    "GROUPS",
+    "OPEN_ERROR",
+    "PARKED",
+    "RECORD",
+    "LaneMemory",
+    "RecordKind",
+]
+
+GROUPS = 16
+"""Groups of files read together: four cadences first, then those for files demoted for their cost."""
+DEMOTED = 4
+"""First group of demoted files: each such group is a chain of its own, after all others."""
+PARKED = 255
+"""Group of a file that is not read at all until the server says otherwise."""
+OPEN_ERROR = 1000
+"""Added to the errno of a failed open, to tell it from that of a failed read."""
+
+_HEADER = struct.Struct("=IIQ")
+_BEGUN, _REST, _VERSION, _PERIODS, _ARRAYS = 16, 32, 40, 64, 192
+
+RECORD = struct.Struct("=BBHIIIQdd")
+"""kind, code, file index, lane, groups (bit mask), spare, chain number, started, ended (CLOCK_MONOTONIC)"""
+
+
+class RecordKind:
+    """First byte of a record; a packet that starts with `{` is JSON instead."""
+
+    FINISHED = 1
+    """a chain ended; groups say which files were read"""
+    POWER = 2
+    """the power state was read and forbids more; its text is in slot 0"""
+    RESTING = 3
+    """the device is let fall asleep; its power state was read and says active"""
+    HUNG = 4
+    """the deadline passed in the read (code 0) or open (code 1) of the file at `index`"""
+    RESUMED = 5
+    """the read that hung came back"""
+    HEARTBEAT = 6
+    """index: quarantined lanes; lane: reads in flight; groups: workers; spare: records dropped"""
+
+
+def _align(offset: int, to: int) -> int:
+    return (offset + to - 1) // to * to
+
+
+class LaneMemory:
+    """The shared memory of one lane, as either side sees it.
+
+    slots: a writable view of each file's buffer. lengths, costs, groups, periods: typed views of the arrays.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory behind `descriptor`, which may be closed afterwards. Raises OSError, ValueError."""
+        size = os.fstat(descriptor).st_size
+        if size < _ARRAYS:
+            raise ValueError("lane memory is too small")
+        self._map = mmap.mmap(descriptor, size)
+        view = memoryview(self._map)
+        count, length, offset = _HEADER.unpack_from(view)
+        if offset + length > size:
+            raise ValueError("lane plan lies outside its memory")
+        self.count = count
+        self.plan: dict[str, Any] = json.loads(bytes(view[offset : offset + length]))
+        limits: Sequence[int] = self.plan["limits"]
+        lengths = _ARRAYS
+        costs = lengths + 4 * count
+        groups = costs + 4 * count
+        self._counters = view[_BEGUN : _BEGUN + 16].cast("Q")
+        self._rest = view[_REST : _REST + 8].cast("d")
+        self._version = view[_VERSION : _VERSION + 4].cast("I")
+        self.periods = view[_PERIODS : _PERIODS + 8 * GROUPS].cast("d")
+        self.lengths = view[lengths:costs].cast("i")
+        self.costs = view[costs:groups].cast("f")
+        self.groups = view[groups : groups + count]
+        self.slots: list[memoryview] = []
+        self.offsets: list[int] = []
+        start = _align(groups + count, 64)
+        for limit in limits:
+            self.slots.append(view[start : start + limit])
+            self.offsets.append(start)
+            start = _align(start + limit, 8)
+
+    @staticmethod
+    def create(plan: dict[str, Any], groups: Sequence[int], periods: Sequence[float]) -> int:
+        """A sealed memory file that holds `plan`; returns its descriptor.
+
+        plan: `lane`, `device`, `deadline`, `gate` (whether file 0 is the power state), `paths`, `limits`.
+        """
+        count = len(plan["paths"])
+        slots = _align(_ARRAYS + 9 * count, 64)
+        for limit in plan["limits"]:
+            slots = _align(slots + limit, 8)
+        text = json.dumps(plan).encode()
+        descriptor = os.memfd_create("gpudaemon-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(descriptor, slots + len(text))
+            # The size can change under neither side: no SIGBUS, whatever the other one does.
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            with mmap.mmap(descriptor, slots + len(text)) as memory:
+                _HEADER.pack_into(memory, 0, count, len(text), slots)
+                struct.pack_into(f"={GROUPS}d", memory, _PERIODS, *periods)
+                memory[_ARRAYS + 8 * count : _ARRAYS + 9 * count] = bytes(groups)
+                memory[slots:] = text
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    @property
+    def begun(self) -> int:
+        return self._counters[0]
+
+    @begun.setter
+    def begun(self, number: int) -> None:
+        self._counters[0] = number
+
+    @property
+    def finished(self) -> int:
+        return self._counters[1]
+
+    @finished.setter
+    def finished(self, number: int) -> None:
+        self._counters[1] = number
+
+    @property
+    def rest_until(self) -> float:
+        return self._rest[0]
+
+    @rest_until.setter
+    def rest_until(self, moment: float) -> None:
+        self._rest[0] = moment
+
+    @property
+    def version(self) -> int:
+        return self._version[0]
+
+    def move(self, index: int, group: int) -> None:
+        """Put one file into `group`; the reader follows at its next tick."""
+        self.groups[index] = group
+        self._version[0] = (self._version[0] + 1) & 0xFFFFFFFF
+
+    def set_periods(self, periods: Sequence[float]) -> None:
+        """Change the period of every group at once."""
+        for group, period in enumerate(periods):
+            self.periods[group] = period
+        self._version[0] = (self._version[0] + 1) & 0xFFFFFFFF
+
+    def content(self, index: int, length: int) -> bytes:
+        """A copy of the first `length` bytes of a file's slot."""
+        start = self.offsets[index]
+        return self._map[start : start + length]

@@ -1,0 +1,385 @@
+"""Lanes: one per device, one read at a time in each, none of which can hold up another.
+
+    idle ── due ──► gate ── active ──► open ──► read ──► idle
+                      │ suspended, resting          │
+                      └──► idle                     └ deadline ──► quarantined ── read returns ──► idle
+
+The power state is read, and its content seen, before anything else of a device is submitted. A lane whose
+read passes its deadline is quarantined: nothing new is submitted there, its buffers live until the kernel
+gives them back, and it resumes by itself.
+"""
+
+import enum
+import errno
+import os
+import time
+from collections.abc import Callable
+
+from gpudaemon.model.forbidden import is_forbidden
+from gpudaemon.reader.channel import DEMOTED, GROUPS, OPEN_ERROR, PARKED, RECORD, LaneMemory, RecordKind
+from gpudaemon.reader.engine import Chain, Engine, Step
+
+__all__ = ["KEEP_OPEN", "Lane", "Lanes"]
+
+KEEP_OPEN = 30.0
+"""Files read at least this often (seconds) stay open between readings; others are closed again."""
+_READABLE = (b"active\n", b"unsupported\n")
+"""Power states in which a device may be read. "unsupported" is the PM core's word for runtime power
+management switched off (drivers/base/power/sysfs.c), which counts as active."""
+_ASLEEP_PERIOD = 1.0
+"""Seconds between looks at the power state of a device that must not be read."""
+_GONE = (-errno.ENODEV, -errno.ENXIO, -errno.EBADF)
+_EPSILON = 0.001
+
+
+class _State(enum.Enum):
+    IDLE = "idle"
+    RUNNING = "running"
+    QUARANTINED = "quarantined"
+
+
+class Lane:
+    """One device's files and what is going on with them."""
+
+    def __init__(self, memory: LaneMemory, now: float) -> None:
+        plan = memory.plan
+        self.number: int = plan["lane"]
+        self.deadline: float = plan["deadline"]
+        self.gated: bool = plan["gate"]
+        self.memory = memory
+        self.paths = [os.fsencode(path) for path in plan["paths"]]
+        self.refused = [is_forbidden(path) for path in plan["paths"]]
+        self.descriptors = [-1] * memory.count
+        self.state = _State.IDLE
+        self.chain: Chain | None = None
+        self.closing = False
+        self.count = 0
+        self.pending: list[tuple[int, ...]] = []
+        self.due_groups = 0
+        self.started = 0.0
+        self._chains: dict[tuple[Step, tuple[int, ...]], Chain] = {}
+        self._version = -1
+        self._files: list[list[int]] = []
+        self._due = [now] * GROUPS
+        self._next_gate = 0.0
+        self.wake = now
+
+    def follow(self, now: float) -> None:
+        """Take over groups and periods where the server changed them."""
+        version = self.memory.version
+        if version == self._version:
+            return
+        self._version = version
+        self._files = [[] for _ in range(GROUPS)]
+        first = 1 if self.gated else 0
+        for index in range(first, self.memory.count):
+            group = self.memory.groups[index]
+            if group != PARKED:
+                self._files[group].append(index)
+        for group in range(GROUPS):
+            self._due[group] = min(self._due[group], now + self.memory.periods[group])
+
+    def take_due(self, now: float) -> int:
+        """Groups due by `now` as a bit mask, their next moment set on a grid; ticks missed are not made up."""
+        self.follow(now)
+        mask = 0
+        wake = now + 3600.0
+        for group, files in enumerate(self._files):
+            if files:
+                period = self.memory.periods[group]
+                due = self._due[group]
+                if due <= now + _EPSILON:
+                    mask |= 1 << group
+                    due += period * max(1, int((now + _EPSILON - due) // period + 1))
+                    self._due[group] = due
+                wake = min(wake, due)
+        self.wake = wake
+        return mask
+
+    def postpone(self, mask: int, now: float) -> None:
+        """The device may not be read now: what is due stays due, the power state is looked at again soon."""
+        for group in range(GROUPS):
+            if mask & (1 << group):
+                self._due[group] = now
+        fastest = min((self.memory.periods[g] for g, files in enumerate(self._files) if files), default=1.0)
+        self.wake = now + max(_ASLEEP_PERIOD, fastest)
+
+    def batches(self, mask: int) -> list[tuple[int, ...]]:
+        """Files of the due groups as chains: the cadences together, each demoted group on its own."""
+        together: list[int] = []
+        for group in range(DEMOTED - 1, -1, -1):
+            if mask & (1 << group):
+                together += self._files[group]
+        chains = [tuple(together)] if together else []
+        chains += [tuple(self._files[g]) for g in range(DEMOTED, GROUPS) if mask & (1 << g)]
+        return chains
+
+    def chain_for(self, step: Step, indexes: tuple[int, ...]) -> Chain:
+        """The chain over these files, kept as long as their descriptors are."""
+        if step is Step.OPEN:
+            return Chain(self, step, indexes, paths=[self.paths[index] for index in indexes])
+        key = (step, indexes)
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._chains[key] = Chain(
+                self,
+                step,
+                indexes,
+                descriptors=[self.descriptors[index] for index in indexes],
+                buffers=[self.memory.slots[index] for index in indexes],
+            )
+        return chain
+
+    def close(self, index: int) -> None:
+        """Close one file; chains made for its descriptor go with it."""
+        if self.descriptors[index] >= 0:
+            os.close(self.descriptors[index])
+            self.descriptors[index] = -1
+            self._chains = {key: chain for key, chain in self._chains.items() if index not in key[1]}
+
+    def close_all(self) -> None:
+        """Close every file of the lane."""
+        for index in range(self.memory.count):
+            self.close(index)
+
+
+class Lanes:
+    """All lanes: starts what is due, watches deadlines, tells the server.
+
+    send: takes one packet of records. Every method runs under the engine's lock.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._records: list[bytes] = []
+        self._oldest = 0.0
+        self.lanes: dict[int, Lane] = {}
+        self.engine: Engine | None = None
+
+    @property
+    def quarantined(self) -> int:
+        """Lanes that wait for a read the kernel has not given back."""
+        return sum(lane.state is _State.QUARANTINED for lane in self.lanes.values())
+
+    def add(self, memory: LaneMemory) -> None:
+        """Take a lane in; its first reading is due at once."""
+        lane = Lane(memory, time.monotonic())
+        self.lanes[lane.number] = lane
+        assert self.engine is not None
+        self.engine.set_lanes(len(self.lanes))
+
+    def drop(self, number: int) -> None:
+        """Let a lane go, at once or when its stuck read comes back."""
+        lane = self.lanes.get(number)
+        if lane is None:
+            return
+        if lane.state is _State.IDLE:
+            self._forget(lane)
+        else:
+            lane.closing = True
+
+    def tick(self, now: float) -> None:
+        """Start every lane that is due, and quarantine every one whose deadline has passed."""
+        for lane in list(self.lanes.values()):
+            if lane.state is _State.IDLE:
+                if lane.wake <= now + _EPSILON or lane.memory.version != lane._version:
+                    self._begin(lane, now)
+            elif lane.state is _State.RUNNING:
+                chain = lane.chain
+                if chain is not None and now - chain.progress > lane.deadline:
+                    self._quarantine(lane, chain, now)
+
+    def next_moment(self, now: float) -> float:
+        """CLOCK_MONOTONIC of the next tick or deadline."""
+        moment = now + 1.0
+        for lane in self.lanes.values():
+            if lane.state is _State.IDLE:
+                moment = min(moment, lane.wake)
+            elif lane.state is _State.RUNNING and lane.chain is not None:
+                moment = min(moment, lane.chain.progress + lane.deadline + _EPSILON)
+        return moment
+
+    def finished(self, chain: Chain) -> None:
+        """A chain is through (the engine's call-back)."""
+        lane: Lane = chain.owner
+        lane.chain = None
+        if lane.closing:
+            if chain.step is Step.OPEN:
+                _keep_descriptors(lane, chain)
+            lane.state = _State.IDLE
+            self._forget(lane)
+        elif lane.state is _State.QUARANTINED:
+            self._resume(lane, chain)
+        elif chain.step is Step.GATE:
+            self._gate_read(lane, chain)
+        elif chain.step is Step.OPEN:
+            _keep_descriptors(lane, chain)
+            self._open_done(lane, chain)
+        else:
+            self._read_done(lane, chain)
+
+    def flush(self) -> None:
+        """Send the records gathered so far as one packet."""
+        if self._records:
+            packet = b"".join(self._records)
+            self._records.clear()
+            self._send(packet)
+
+    def _begin(self, lane: Lane, now: float) -> None:
+        mask = lane.take_due(now)
+        if not mask:
+            return
+        lane.state = _State.RUNNING
+        lane.due_groups = mask
+        lane.started = now
+        lane.count += 1
+        lane.memory.begun = lane.count
+        if not lane.gated:
+            self._pass(lane)
+        elif lane.descriptors[0] < 0:
+            self._start(lane, lane.chain_for(Step.OPEN, (0,)))
+        else:
+            self._start(lane, lane.chain_for(Step.GATE, (0,)))
+
+    def _start(self, lane: Lane, chain: Chain) -> None:
+        lane.chain = chain
+        assert self.engine is not None
+        self.engine.start(chain)
+
+    def _gate_read(self, lane: Lane, chain: Chain) -> None:
+        length = chain.results[0]
+        lane.memory.lengths[0] = length
+        if length < 0:
+            lane.close(0)
+            if length in _GONE:
+                self._end(lane, RecordKind.FINISHED, code=1)
+                return
+            # The file is there but cannot be read: the state is not known, so nothing else is touched.
+            self._withhold(lane, RecordKind.POWER)
+        elif bytes(lane.memory.slots[0][:length]) not in _READABLE:
+            self._withhold(lane, RecordKind.POWER)
+        elif lane.memory.rest_until > time.monotonic():
+            self._withhold(lane, RecordKind.RESTING)
+        else:
+            self._pass(lane)
+
+    def _withhold(self, lane: Lane, kind: int) -> None:
+        lane.postpone(lane.due_groups, time.monotonic())
+        self._end(lane, kind)
+
+    def _pass(self, lane: Lane) -> None:
+        """The device may be read: open what is closed, then read, one batch after the other."""
+        lane.pending = lane.batches(lane.due_groups)
+        self._next_batch(lane)
+
+    def _next_batch(self, lane: Lane) -> None:
+        batch = lane.pending[0]
+        closed = tuple(i for i in batch if lane.descriptors[i] < 0 and not lane.refused[i])
+        for index in batch:
+            if lane.refused[index]:
+                lane.memory.lengths[index] = -(OPEN_ERROR + errno.EPERM)
+        if closed:
+            self._start(lane, lane.chain_for(Step.OPEN, closed))
+        else:
+            self._read_batch(lane)
+
+    def _open_done(self, lane: Lane, chain: Chain) -> None:
+        if lane.gated and chain.indexes == (0,):
+            if lane.descriptors[0] >= 0:
+                self._start(lane, lane.chain_for(Step.GATE, (0,)))
+            elif lane.memory.lengths[0] in (-(OPEN_ERROR + errno.ENOENT), -(OPEN_ERROR + errno.ENOTDIR)):
+                # No runtime power management, or no device any more: the other files will tell.
+                self._pass(lane)
+            else:
+                self._withhold(lane, RecordKind.POWER)
+        else:
+            self._read_batch(lane)
+
+    def _read_batch(self, lane: Lane) -> None:
+        readable = tuple(index for index in lane.pending[0] if lane.descriptors[index] >= 0)
+        if readable:
+            self._start(lane, lane.chain_for(Step.READ, readable))
+        else:
+            self._batch_done(lane)
+
+    def _read_done(self, lane: Lane, chain: Chain) -> None:
+        lengths, costs = lane.memory.lengths, lane.memory.costs
+        for index, length, cost in zip(chain.indexes, chain.results, chain.costs, strict=True):
+            lengths[index] = length
+            costs[index] = cost
+            if length in _GONE:
+                lane.close(index)
+        self._batch_done(lane)
+
+    def _batch_done(self, lane: Lane) -> None:
+        memory = lane.memory
+        batch = lane.pending.pop(0)
+        groups = 0
+        for index in batch:
+            group = memory.groups[index]
+            if group != PARKED:
+                groups |= 1 << group
+                if memory.periods[group] > KEEP_OPEN:
+                    lane.close(index)
+            else:
+                lane.close(index)
+        memory.finished = lane.count
+        self._record(lane, RecordKind.FINISHED, groups=groups)
+        if lane.pending and not lane.closing:
+            lane.started = time.monotonic()
+            self._next_batch(lane)
+        else:
+            lane.pending.clear()
+            lane.state = _State.IDLE
+
+    def _quarantine(self, lane: Lane, chain: Chain, now: float) -> None:
+        lane.state = _State.QUARANTINED
+        place = min(chain.position, len(chain.indexes) - 1)
+        code = 1 if chain.step is Step.OPEN else 0
+        self._record(lane, RecordKind.HUNG, index=chain.indexes[place], code=code, started=chain.progress)
+        self.flush()
+        assert self.engine is not None
+        self.engine.abandon(chain)
+
+    def _resume(self, lane: Lane, chain: Chain) -> None:
+        """The stuck read is back. Every file is opened anew: the device may be another one by now."""
+        if chain.step is Step.OPEN:
+            _keep_descriptors(lane, chain)
+        lane.close_all()
+        lane.pending.clear()
+        lane.state = _State.IDLE
+        lane.wake = time.monotonic()
+        for group in range(GROUPS):
+            lane._due[group] = lane.wake
+        self._record(lane, RecordKind.RESUMED)
+
+    def _end(self, lane: Lane, kind: int, *, code: int = 0) -> None:
+        lane.memory.finished = lane.count
+        lane.state = _State.IDLE
+        self._record(lane, kind, code=code)
+
+    def _record(
+        self, lane: Lane, kind: int, *, index: int = 0, code: int = 0, groups: int = 0, started: float = 0.0
+    ) -> None:
+        now = time.monotonic()
+        if not self._records:
+            self._oldest = now
+        self._records.append(
+            RECORD.pack(kind, code, index, lane.number, groups, 0, lane.count, started or lane.started, now)
+        )
+        if now - self._oldest > 0.02 or len(self._records) >= 64:
+            self.flush()
+
+    def _forget(self, lane: Lane) -> None:
+        lane.close_all()
+        lane._chains.clear()
+        self.lanes.pop(lane.number, None)
+
+
+def _keep_descriptors(lane: Lane, chain: Chain) -> None:
+    """Take what an OPEN chain brought: descriptors, or the errno of each failure."""
+    for index, result in zip(chain.indexes, chain.results, strict=True):
+        if result >= 0:
+            lane.descriptors[index] = result
+        else:
+            lane.memory.lengths[index] = result - OPEN_ERROR

@@ -1,0 +1,112 @@
+"""Starts readers and keeps the rights they need: `python -m gpudaemon.reader.launcher CONTROL TIER`.
+
+The server drops every capability once the first reader runs, so it could never give a second one its rights.
+This small process holds them instead. It opens no kernel file and no network; CONTROL is the descriptor of a
+SOCK_SEQPACKET pair. A packet is the engine's name with the reader's end of its channel as a descriptor; the
+answer is the reader's process id. A packet "kill PID" ends a reader that fell silent. When the server's end
+closes, every reader is killed and the launcher ends; a reader stuck in a driver stays until its read returns.
+"""
+
+import array
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from gpudaemon.reader.rights import TIERS, keep_only
+
+__all__ = ["request", "start"]
+
+
+def start(tier: str) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    """Start a launcher; returns the server's end of its control socket, and the process. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "gpudaemon.reader.launcher", str(theirs.fileno()), tier],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            # A terminal's Ctrl-C is the server's to handle.
+            start_new_session=True,
+        )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, process
+
+
+def request(control: socket.socket, engine: str) -> tuple[socket.socket, int]:
+    """Ask for a reader; returns the server's end of its channel and the reader's process id.
+
+    Blocks until the reader's process exists (some milliseconds). Raises OSError when the launcher is gone.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    try:
+        descriptors = array.array("i", [theirs.fileno()])
+        control.sendmsg([engine.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        answer = control.recv(64)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    if not answer.isdigit():
+        ours.close()
+        raise ConnectionError(f"the launcher started no reader: {answer.decode(errors='replace')}")
+    ours.setblocking(False)
+    return ours, int(answer)
+
+
+def _serve(control: socket.socket, tier: str) -> None:
+    readers: dict[int, subprocess.Popen[bytes]] = {}
+    while True:
+        packet, ancillary, _, _ = control.recvmsg(256, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            break
+        for number in [number for number, reader in readers.items() if reader.poll() is not None]:
+            del readers[number]
+        if packet.startswith(b"kill "):
+            reader = readers.get(int(packet[5:]))
+            if reader is not None:
+                reader.kill()
+            continue
+        descriptors = array.array("i")
+        for _, _, data in ancillary:
+            descriptors.frombytes(data)
+        channel = descriptors[0]
+        try:
+            reader = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gpudaemon.reader.process", str(channel), packet.decode(), tier],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(channel,),
+            )
+        except OSError as error:
+            control.send(f"{error.strerror}".encode())
+        else:
+            readers[reader.pid] = reader
+            control.send(str(reader.pid).encode())
+        finally:
+            os.close(channel)
+    for reader in readers.values():
+        with contextlib.suppress(OSError):
+            reader.kill()
+
+
+def _main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not reaped by waiting: a stuck reader must not hold the launcher.
+    keep_only(TIERS[sys.argv[2]])
+    with contextlib.suppress(ConnectionResetError):
+        _serve(control, sys.argv[2])
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,176 @@
+"""The reader's main loop: `python -m gpudaemon.reader.process CHANNEL ENGINE TIER`.
+
+CHANNEL is the descriptor of its end of the socket pair, ENGINE one of auto, io_uring, threads, TIER a key of
+`rights.TIERS`. The process ends when the other end is closed: by `os._exit`, and where a read is stuck in a
+driver not even that ends it, which is why nothing else lives here.
+
+Packets from the server are JSON objects: {"lane": true} with the lane's memory as a descriptor, {"drop": n},
+{"end": true}. Packets to the server are records (see `channel`), or one JSON object at the start:
+{"engine": name, "reason": why, "pid": n, "limits": [bounded, unbounded]}.
+"""
+
+import array
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from gpudaemon.reader.channel import RECORD, LaneMemory, RecordKind
+from gpudaemon.reader.engine import Engine
+from gpudaemon.reader.lanes import Lanes
+from gpudaemon.reader.rights import TIERS, keep_only
+from gpudaemon.reader.threads import ThreadEngine
+
+__all__ = ["HEARTBEAT", "Reader", "choose_engine"]
+
+HEARTBEAT = 1.0
+"""Seconds between heartbeats: the server takes a reader that misses several for dead."""
+_PACKET = 65536
+_PR_SET_PDEATHSIG = 1
+
+
+def choose_engine(wanted: str, lanes: Lanes, lock: threading.RLock) -> tuple[Engine, str]:
+    """The engine to use and why. `auto` takes io_uring where the probe in a child says it works."""
+    if wanted != "threads":
+        from gpudaemon.reader.probe import probe
+
+        usable, reason = probe()
+        if usable:
+            from gpudaemon.reader.uring import UringEngine
+
+            return UringEngine(lanes.finished, lanes.flush, lock), reason
+        if wanted == "io_uring":
+            reason = f"io_uring was asked for but is not to be had: {reason}"
+    else:
+        reason = "asked for by configuration"
+    return ThreadEngine(lanes.finished, lanes.flush, lock), reason
+
+
+class Reader:
+    """Owns every open kernel file, the lanes and the engine."""
+
+    def __init__(self, channel: socket.socket, wanted: str) -> None:
+        self._channel = channel
+        self._dropped = 0
+        self._lock = threading.RLock()
+        self._lanes = Lanes(self._send)
+        self.engine, reason = choose_engine(wanted, self._lanes, self._lock)
+        self._lanes.engine = self.engine
+        self._poll = select.epoll()
+        self._poll.register(channel.fileno(), select.EPOLLIN)
+        if self.engine.descriptor() >= 0:
+            self._poll.register(self.engine.descriptor(), select.EPOLLIN)
+        hello = {"engine": self.engine.name, "reason": reason, "pid": os.getpid()}
+        channel.send(json.dumps(hello).encode())
+
+    def run(self) -> None:
+        """Read until the server closes its end."""
+        heartbeat = 0.0
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                self._lanes.tick(now)
+            self.engine.run()
+            now = time.monotonic()
+            with self._lock:
+                self._lanes.flush()
+                if now >= heartbeat:
+                    heartbeat = now + HEARTBEAT
+                    self._beat(now)
+                moment = min(self._lanes.next_moment(now), heartbeat)
+                patience = self.engine.patience()
+            if patience is not None:
+                moment = min(moment, now + patience)
+            for descriptor, _ in self._poll.poll(max(0.0, moment - time.monotonic())):
+                if descriptor == self._channel.fileno() and not self._receive():
+                    return
+
+    def _beat(self, now: float) -> None:
+        in_flight, workers = self.engine.figures()
+        record = RECORD.pack(
+            RecordKind.HEARTBEAT,
+            0,
+            min(self._lanes.quarantined, 0xFFFF),
+            in_flight,
+            workers,
+            self._dropped,
+            getattr(self.engine, "limits", (0, 0))[0] << 32 | getattr(self.engine, "limits", (0, 0))[1],
+            now,
+            time.process_time(),
+        )
+        self._send(record)
+
+    def _send(self, packet: bytes) -> None:
+        """Send without ever waiting: a server that is behind loses ticks, counted, not the reader its time."""
+        try:
+            self._channel.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            self._dropped += len(packet) // RECORD.size
+        except OSError:
+            # The server is gone; the main loop sees the end of the channel.
+            self._dropped += len(packet) // RECORD.size
+
+    def _receive(self) -> bool:
+        """Take what the server sent; False when it closed its end."""
+        while True:
+            try:
+                packet, descriptors = _receive_packet(self._channel)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not packet:
+                return False
+            message: dict[str, Any] = json.loads(packet)
+            with self._lock:
+                if "lane" in message:
+                    try:
+                        self._lanes.add(LaneMemory(descriptors[0]))
+                    finally:
+                        os.close(descriptors[0])
+                elif "drop" in message:
+                    self._lanes.drop(message["drop"])
+                elif "end" in message:
+                    return False
+
+
+def _receive_packet(channel: socket.socket) -> tuple[bytes, list[int]]:
+    packet, ancillary, _, _ = channel.recvmsg(
+        _PACKET, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors: list[int] = []
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i")
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+            descriptors.extend(numbers)
+    return packet, descriptors
+
+
+def _main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    wanted, tier = sys.argv[2], sys.argv[3]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_only(TIERS[tier])
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        Reader(channel, wanted).run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        os._exit(70)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()
