@@ -19,13 +19,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
+from typing import Self
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gpudaemon.export.negotiation import OPENMETRICS, TEXT, accepts_gzip, scrape_timeout, wants_openmetrics
-from gpudaemon.export.own import own_text
+from gpudaemon.export.own import counter, gauge, own_text
 from gpudaemon.export.prometheus import END, Renderer
+from gpudaemon.model.metric import Metric
 from gpudaemon.model.snapshot import DeviceView, Snapshot
 
 __all__ = ["Exposition", "HttpInstruments", "Limits"]
@@ -82,6 +84,24 @@ class HttpInstruments:
     scrapes_in_flight: Gauge
     render_seconds: Counter
     errors: Counter
+
+    @classmethod
+    def registered(
+        cls,
+        registry: CollectorRegistry,
+        *,
+        requests: Metric,
+        scrapes_in_flight: Metric,
+        render_seconds: Metric,
+        errors: Metric,
+    ) -> Self:
+        """Make the instruments of these rows of the metric table and register them."""
+        return cls(
+            requests=counter(registry, requests),
+            scrapes_in_flight=gauge(registry, scrapes_in_flight),
+            render_seconds=counter(registry, render_seconds),
+            errors=counter(registry, errors),
+        )
 
 
 class Exposition:

@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from gpudaemon.export.prometheus import END
 from gpudaemon.model.metric import Kind, Metric
 
-__all__ = ["instruments", "own_text", "private_registry"]
+__all__ = ["counter", "gauge", "instruments", "own_text", "private_registry"]
 
 
 def private_registry() -> CollectorRegistry:
@@ -32,18 +32,23 @@ def private_registry() -> CollectorRegistry:
     return registry
 
 
+def counter(registry: CollectorRegistry, row: Metric) -> Counter:
+    """Make and register a counter of one row of the table; ValueError where the registry has that name."""
+    return Counter(row.name, row.help, labelnames=row.labels, unit=row.unit.value, registry=registry)
+
+
+def gauge(registry: CollectorRegistry, row: Metric) -> Gauge:
+    """Make and register a gauge of one row; ValueError where the registry has that name."""
+    return Gauge(row.name, row.help, labelnames=row.labels, unit=row.unit.value, registry=registry)
+
+
 def instruments(registry: CollectorRegistry, rows: Iterable[Metric]) -> Mapping[Metric, Counter | Gauge]:
     """Make one instrument of each row and register it: a Counter of counters, a Gauge of everything else.
 
     Help, labels and unit are the row's. A row published here must not occur in snapshots as well. Raises
     ValueError where the registry already has that name.
     """
-    made: dict[Metric, Counter | Gauge] = {}
-    for row in rows:
-        kind = Counter if row.kind is Kind.COUNTER else Gauge
-        unit = row.unit.value if row.kind in (Kind.COUNTER, Kind.GAUGE) else ""
-        made[row] = kind(row.name, row.help, labelnames=row.labels, unit=unit, registry=registry)
-    return made
+    return {row: (counter if row.kind is Kind.COUNTER else gauge)(registry, row) for row in rows}
 
 
 def own_text(registry: CollectorRegistry, openmetrics: bool) -> str:

@@ -138,7 +138,7 @@ def pages(snapshot: Snapshot, openmetrics: bool) -> Iterator[str]:
 def _bodies(
     family: _Family,
     values: list[float | None],
-    rows: Mapping[str, list[_Lines]],
+    rows: Mapping[str, _Lines],
     created: _Created,
 ) -> Iterator[tuple[list[str], int]]:
     """Yield (pieces of lines, number of samples) of one family, empty ones left out."""
@@ -152,10 +152,10 @@ def _bodies(
             (prefix, value) for prefix, value in zip(segment.prefixes, picked, strict=True) if value is not None
         ]:
             yield _lines(known, created), len(known)
-    for lines in rows.get(family.metric.name, ()):
-        for start in range(0, len(lines), CHUNK):
-            part = lines[start : start + CHUNK]
-            yield _lines(part, created), len(part)
+    lines = rows.get(family.metric.name, ())
+    for start in range(0, len(lines), CHUNK):
+        part = lines[start : start + CHUNK]
+        yield _lines(part, created), len(part)
 
 
 def _plain(values: _Values) -> bool:
@@ -189,14 +189,14 @@ def _number(value: float) -> str:
     return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
-def _rows(all_samples: Sequence[Samples]) -> tuple[dict[str, Metric], dict[str, list[_Lines]]]:
+def _rows(all_samples: Sequence[Samples]) -> tuple[dict[str, Metric], dict[str, list[tuple[str, float]]]]:
     """(metrics, their lines), both by name: hashing a row of the table costs more than rendering a sample."""
     metrics: dict[str, Metric] = {}
-    rows: dict[str, list[_Lines]] = {}
+    rows: dict[str, list[tuple[str, float]]] = {}
     for samples in all_samples:
         for metric, lines in samples.rows.items():
             metrics.setdefault(metric.name, metric)
-            rows.setdefault(metric.name, []).append(lines)
+            rows.setdefault(metric.name, []).extend(lines)
     return metrics, rows
 
 

@@ -8,19 +8,20 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gpudaemon.errors import ConfigError
 from gpudaemon.export.http import Exposition, HttpInstruments, Limits
-from gpudaemon.export.own import instruments, private_registry
+from gpudaemon.export.own import private_registry
 from gpudaemon.export.serve import Serving, serve
 from gpudaemon.model.metric import Kind, Metric, Series, Unit
 from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
@@ -30,15 +31,14 @@ pytestmark = pytest.mark.live
 GAUGE = Metric(
     name="gpudaemon_test_watts", kind=Kind.GAUGE, unit=Unit.WATTS, help="T.", labels=("n",), abi="test"
 )
-COUNTERS = {
-    name: Metric(name=f"gpudaemon_daemon_{name}", kind=kind, help="T.", labels=labels, abi="test")
-    for name, kind, labels in (
-        ("requests_total", Kind.COUNTER, ("code",)),
-        ("scrapes_in_flight", Kind.GAUGE, ()),
-        ("render_seconds_total", Kind.COUNTER, ()),
-        ("errors_total", Kind.COUNTER, ()),
-    )
-}
+REQUESTS = Metric(
+    name="gpudaemon_daemon_requests_total", kind=Kind.COUNTER, help="T.", labels=("code",), abi="test"
+)
+IN_FLIGHT = Metric(name="gpudaemon_daemon_scrapes_in_flight", kind=Kind.GAUGE, help="T.", abi="test")
+RENDER = Metric(
+    name="gpudaemon_daemon_render_seconds_total", kind=Kind.COUNTER, unit=Unit.SECONDS, help="T.", abi="test"
+)
+ERRORS = Metric(name="gpudaemon_daemon_errors_total", kind=Kind.COUNTER, help="T.", abi="test")
 DEVICE = DeviceView(
     id="0000:03:00.0",
     kind="gpu",
@@ -94,15 +94,11 @@ def running(
     ready: Callable[[], tuple[bool, str]] = lambda: (True, "ready"),
     limits: Limits | None = None,
     addresses: tuple[str, ...] = ("127.0.0.1:0",),
-    **more: object,
+    html_pages: dict[str, Callable[[Snapshot], str]] | None = None,
 ) -> Iterator[Host]:
     registry = private_registry()
-    made = instruments(registry, COUNTERS.values())
-    counts = HttpInstruments(
-        requests=made[COUNTERS["requests_total"]],
-        scrapes_in_flight=made[COUNTERS["scrapes_in_flight"]],
-        render_seconds=made[COUNTERS["render_seconds_total"]],
-        errors=made[COUNTERS["errors_total"]],
+    counts = HttpInstruments.registered(
+        registry, requests=REQUESTS, scrapes_in_flight=IN_FLIGHT, render_seconds=RENDER, errors=ERRORS
     )
     fixed = snapshot(1)
     exposition = Exposition(
@@ -111,7 +107,7 @@ def running(
         registry=registry,
         instruments=counts,
         limits=limits,
-        **more,
+        html_pages=html_pages,
     )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -135,7 +131,7 @@ def host() -> Iterator[Host]:
 
 
 def values(text: str) -> list[float]:
-    families = parse_openmetrics(text) if text.endswith("# EOF\n") else parse_text(text)
+    families: Iterable[Family] = parse_openmetrics(text) if text.endswith("# EOF\n") else parse_text(text)
     return [sample.value for family in families if family.name == GAUGE.name for sample in family.samples]
 
 

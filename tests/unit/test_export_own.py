@@ -25,10 +25,11 @@ def test_rows_become_instruments_of_exactly_their_names() -> None:
     registry = private_registry()
     made = instruments(registry, (REQUESTS, SPENT, SIZE))
     assert isinstance(made[REQUESTS], Counter)
-    assert isinstance(made[SIZE], Gauge)
+    size = made[SIZE]
+    assert isinstance(size, Gauge)
     made[REQUESTS].labels(code="200").inc(3)
     made[SPENT].inc(0.5)
-    made[SIZE].set(7)
+    size.set(7)
     text, openmetrics = own_text(registry, openmetrics=False), own_text(registry, openmetrics=True)
     assert "# EOF" not in openmetrics
     for families in (parse_text(text), parse_openmetrics(openmetrics + "# EOF\n")):

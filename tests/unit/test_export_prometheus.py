@@ -5,7 +5,8 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -81,25 +82,22 @@ class SameData(Collector):
         self.data = data
 
     def collect(self) -> Iterator[Family]:
-        families: dict[str, GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily] = {}
+        families: dict[str, Any] = {}
         for metric, values, value in self.data:
             labels = [as_published(one) for one in values]
-            unit = metric.unit.value
             if metric.kind is Kind.INFO:
-                info = families.setdefault(
-                    metric.name, InfoMetricFamily(metric.name.removesuffix("_info"), metric.help)
+                info = InfoMetricFamily(metric.family, metric.help)
+                families.setdefault(metric.name, info).add_metric(
+                    [], dict(zip(metric.labels, labels, strict=True))
                 )
-                info.add_metric([], dict(zip(metric.labels, labels, strict=True)))
-            elif metric.kind is Kind.COUNTER:
-                counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels, unit=unit)
-                families.setdefault(metric.name, counter).add_metric(labels, value)
             else:
-                gauge = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels, unit=unit)
-                families.setdefault(metric.name, gauge).add_metric(labels, value)
+                kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+                family = kind(metric.name, metric.help, labels=metric.labels, unit=metric.unit.value)
+                families.setdefault(metric.name, family).add_metric(labels, value)
         yield from families.values()
 
 
-def samples_of(families: Iterator[Family]) -> tuple[set[Sample], dict[str, tuple[str, str, str]]]:
+def samples_of(families: Iterable[Family]) -> tuple[set[Sample], dict[str, tuple[str, str, str]]]:
     """(samples, family -> (type, help, unit)) of a parsed page; NaN as a word, so that it equals itself."""
     found: set[Sample] = set()
     heads = {}
