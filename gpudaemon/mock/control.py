@@ -1,6 +1,6 @@
 """Client of a live mock host's control socket: faults, sleep, removal, counters.
 
-Paths are relative to the mount (`sys/class/drm/card0/device/gpu_busy_percent`); links in the part before the
+Paths are relative to the mount (`sys/class/drm/card0/device/gpu_busy_percent`); links on the way to the
 first wildcard are followed, wildcards are those of fnmatch and `*` matches `/` too. Devices are PCI addresses.
 Every method returns when the host has done it, and raises `ControlError` where it refuses.
 """

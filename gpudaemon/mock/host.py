@@ -30,11 +30,23 @@ _START = 10.0  # seconds a kernel has for INIT and the interrupted read, which t
 
 
 class Host:
-    """A mounted tree and its event loop. `control` and `uevents` are paths of UNIX sockets, or None."""
+    """A mounted tree and its event loop.
 
-    def __init__(self, tree: Tree, directory: str, control: str | None, uevents: str | None) -> None:
+    control, uevents: paths of UNIX sockets, or None. life: a descriptor whose end of file ends the host too.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        directory: str,
+        *,
+        control: str | None = None,
+        uevents: str | None = None,
+        life: int | None = None,
+    ) -> None:
         self._directory = directory
         self._control = control
+        self._life = life
         self._tree = LiveTree(tree)
         self._began = time.monotonic()
         self._epoll = select.epoll()
@@ -59,6 +71,8 @@ class Host:
             signal.set_wakeup_fd(self._waker.fileno())
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
+            if self._life is not None:
+                self._epoll.register(self._life, select.EPOLLIN)
             self._refuse_interrupts()
             if self._control is not None:
                 self._listen(self._control)
@@ -80,6 +94,8 @@ class Host:
                 self._accept(self._listener)
             elif descriptor in self._clients:
                 self._client(descriptor)
+            elif descriptor == self._life:
+                self._stopping |= not os.read(descriptor, 4096)
             else:
                 self._wake.recv(64)
         self._server.answer_due()
@@ -172,6 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, help="number of GPUs, where the profile leaves a choice")
     parser.add_argument("--control", metavar="SOCKET", help="make a control socket here")
     parser.add_argument("--uevents", metavar="SOCKET", help="send uevents as datagrams to this socket")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
@@ -179,7 +196,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        Host(tree, os.path.abspath(options.directory), options.control, options.uevents).run()
+        Host(
+            tree,
+            os.path.abspath(options.directory),
+            control=options.control,
+            uevents=options.uevents,
+            life=sys.stdin.fileno() if options.until_eof else None,
+        ).run()
     except GpudaemonError as error:
         print(f"gpudaemon.mock.host: {error}", file=sys.stderr)
         return 1

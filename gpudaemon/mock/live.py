@@ -162,11 +162,11 @@ class LiveTree:
     def match(self, pattern: str) -> list[Node]:
         """Files and links that match; fnmatch wildcards, `*` also across `/`.
 
-        Links in the part before the first wildcard are followed, so class paths work. Raises LookupError where
-        nothing matches: a fault on nothing would make a test that cannot fail.
+        Links on the way to the first wildcard or the last part are followed, so class paths work. Raises
+        LookupError where nothing matches: a fault on nothing would make a test that cannot fail.
         """
         parts = pattern.strip("/").split("/")
-        plain = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+        plain = next((i for i, part in enumerate(parts[:-1]) if set(part) & set("*?[")), len(parts) - 1)
         try:
             prefix = self._tree.resolve("/".join(parts[:plain]))
         except KeyError:

@@ -53,7 +53,8 @@ class HostProcess:
             "--profile",
             self._profile,
         ]
-        command += ["--control", socket, "--uevents", self.uevents]
+        # The host ends with us even if we are killed: then its standard input ends.
+        command += ["--control", socket, "--uevents", self.uevents, "--until-eof"]
         if self._gpus is not None:
             command += ["--gpus", str(self._gpus)]
         # -P keeps the working directory out of the path; the package may be a checkout that is not installed.
@@ -62,7 +63,7 @@ class HostProcess:
         try:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": search},
             )
@@ -106,8 +107,9 @@ class HostProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 status = self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
             self._process = None
         if self._home:
             # A host that was killed left its mount behind, and with it a directory that cannot be removed.
