@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from gpudaemon.model.device import Device, DeviceKind, is_pci_address
 from gpudaemon.model.forbidden import is_forbidden
@@ -30,6 +31,9 @@ _CLASSES = (
 _CHIP = re.compile(r"hwmon\d+", re.ASCII)
 _CONNECTOR = re.compile(r"card\d+-.*", re.ASCII)
 _PARTITION = re.compile(r"amdgpu_xcp_\d+", re.ASCII)
+
+_is_hidden = lru_cache(maxsize=8192)(is_forbidden)
+"""Cards of one driver have the same names: matching them all against every pattern was most of a scan."""
 
 
 def is_gpu_class(pci_class: int) -> bool:
@@ -88,7 +92,7 @@ def _walk(root: str, relative: str, entries: Iterable[os.DirEntry[str]], depth: 
         if len(names) >= MOST_NAMES:
             return
         if not is_directory:
-            if not is_forbidden(path):
+            if not _is_hidden(path):
                 names.add(path)
             continue
         if depth == 0 or _CONNECTOR.fullmatch(entry.name):
@@ -149,18 +153,20 @@ def _gpus(sysfs: str) -> dict[str, _Found]:
     return gpus
 
 
-def _owner(sysfs: str, chip: str, known: Collection[str]) -> str:
-    """Path of the device a hwmon chip belongs to: a known one above it, its PCI function, or its parent."""
-    path = os.path.dirname(chip)
+def _owner(chip: str, known: Collection[str]) -> str:
+    """Path of the device a hwmon chip belongs to: a known one above it, its PCI function, else its parent.
+
+    A chip is `<parent>/hwmon/hwmonK`, or `<parent>/hwmonK` where the parent is itself of a class (nvme0).
+    """
+    parent = os.path.dirname(chip)
+    if os.path.basename(parent) == "hwmon":
+        parent = os.path.dirname(parent)
+    path = parent
     while path not in ("devices", ""):
         if path in known or is_pci_address(os.path.basename(path)):
             return path
         path = os.path.dirname(path)
-    try:
-        parent = os.path.normpath(os.path.join(chip, os.readlink(os.path.join(sysfs, chip, "device"))))
-    except OSError:
-        return chip
-    return parent if parent.startswith("devices/") else chip
+    return chip if parent == "devices/virtual" else parent
 
 
 def _bridge_paths(paths: Iterable[str]) -> set[str]:
@@ -212,7 +218,7 @@ def scan(sysfs: str) -> tuple[Device, ...]:
             kinds[path] = DeviceKind.PCI
             found[path] = _Found()
     for _, chip in sorted(_members(sysfs, "class/hwmon", _CHIP)):
-        owner = _owner(sysfs, chip, kinds)
+        owner = _owner(chip, kinds)
         kinds.setdefault(owner, DeviceKind.HWMON)
         found.setdefault(owner, _Found()).extra.add(chip)
     devices = [_describe(sysfs, path, kinds[path], found[path]) for path in kinds]

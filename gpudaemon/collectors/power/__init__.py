@@ -52,7 +52,7 @@ def _sensors(device: Device) -> dict[str, list[_Sensor]]:
     the files into the device's own.
     """
     chips: dict[str, list[_Sensor]] = {}
-    for path in sorted(device.names):
+    for path in sorted(device.names, key=lambda path: (len(path), path)):  # hwmon9 before hwmon10
         directory, slash, file = path.rpartition("/")
         if not (is_chip_directory(directory.rpartition("/")[2]) if slash else device.kind is DeviceKind.HWMON):
             continue
@@ -176,7 +176,8 @@ def _remaining(device: Device, chip: _Chip, sensor: _Sensor) -> Attribute:
     values: tuple[str, ...] = (*front, item)
     if families.is_alarm(item):
         metric, values = hwmon.ALARM, (*front, chip.sensors[sensor.channel], item)
-    return Attribute(sensor.path, Cadence.SLOW, (Series(metric, values),), quotient())
+    decode = quotient_or_unknown(empty_is_unknown=True)  # applesmc prints nothing for a fan's safe speed
+    return Attribute(sensor.path, Cadence.SLOW, (Series(metric, values),), decode)
 
 
 def _places(device: Device, chips: Sequence[_Chip]) -> Iterator[tuple[_Chip, _Place]]:
