@@ -8,16 +8,27 @@ file can be slow, hang, fail, vanish or lie, devices sleep and wake, and PCI dev
         # run the daemon with --path.sysfs host.sysfs --path.procfs host.procfs
 
 Everything is deterministic: a profile always gives the same tree, values move as functions of the time since
-start. docs/mock.md is the manual.
+start. `Demo` is a live host where FUSE works and files in motion elsewhere. docs/mock.md is the manual.
 """
 
 from gpudaemon.mock.control import Control, ControlError
+from gpudaemon.mock.demo import Demo
 from gpudaemon.mock.mount import available
 from gpudaemon.mock.process import HostProcess
 from gpudaemon.mock.profiles import Profile, profiles
 from gpudaemon.mock.tree import Tree, write
 
-__all__ = ["Control", "ControlError", "HostProcess", "Profile", "Tree", "available", "build", "profiles"]
+__all__ = [
+    "Control",
+    "ControlError",
+    "Demo",
+    "HostProcess",
+    "Profile",
+    "Tree",
+    "available",
+    "build",
+    "profiles",
+]
 
 
 def build(profile: str, directory: str, gpus: int | None = None) -> Tree:

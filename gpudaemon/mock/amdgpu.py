@@ -62,7 +62,7 @@ def _levels(levels: tuple[int, ...], current: int) -> str:
     return "".join(f"{i}: {mhz}Mhz {'*' if i == nearest else ''}\n" for i, mhz in enumerate(levels))
 
 
-def _fine_grained(card: Card, blank: str) -> Generate:
+def _fine_grained(card: Card) -> Generate:
     """Levels of a clock that runs at any frequency between two: the current one stands between them."""
     low, high = card.clocks
 
@@ -70,7 +70,7 @@ def _fine_grained(card: Card, blank: str) -> Generate:
         now = card.clock(seconds)
         if abs(now - low) <= 25 or abs(now - high) <= 25:
             marks = ("*", "") if now - low < high - now else ("", "*")
-            return f"0: {low}Mhz{blank}{marks[0]}\n1: {high}Mhz{blank}{marks[1]}\n".encode()
+            return f"0: {low}Mhz {marks[0]}\n1: {high}Mhz {marks[1]}\n".encode()
         return f"0: {low}Mhz\n1: {now}Mhz *\n2: {high}Mhz\n".encode()
 
     return levels
@@ -140,55 +140,57 @@ def _celsius(load: Load, cold: float, span: float) -> Generate:
     return integer(lambda t: 1000 * (cold + span * load.warm(t)), 1000)
 
 
+_INSTINCT_FIRMWARE = {
+    "mec": 0xB2,
+    "rlc": 0x15,
+    "sdma": 0x12,
+    "sos": 0x36414E,
+    "smc": 0x557300,
+    "vcn": 0x1111002,
+    "ta_ras": 0x1B,
+}
+
+
+def _instinct_identity(card: Card, hive: tuple[int, ...]) -> dict[str, str]:
+    # The numbers of the hive are printed "%02x " each: a blank before the newline (amdgpu_xgmi.c).
+    hops = "".join(f"{number:02x} " for number in hive)
+    return {
+        "mem_info_vram_vendor": "hynix",
+        "unique_id": f"{0x6E2A91C0DE000000 + 0x9E3779B1 * (card.index + 1):016x}",
+        "vbios_version": "113-M3000100-102",
+        "board_info": "type : oam",
+        "product_name": "AMD Instinct MI300X OAM",
+        "product_number": "102-G30211-0C",
+        "serial_number": str(692_345_000_101 + card.index),
+        "fru_id": f"113-AMDG30211{card.index:04d}",
+        "manufacturer": "AMD",
+        "available_compute_partition": "SPX, DPX, QPX, CPX",
+        "xgmi_device_id": str(0x1A2B_0000_0000 + card.index),
+        "xgmi_physical_id": str(card.index),
+        "xgmi_num_hops": hops,
+        "xgmi_num_links": hops,
+    }
+
+
 def add_instinct(tree: Tree, card: Card, hive: tuple[int, ...]) -> None:
     """An MI300X (gc 9.4.3) with its RAS, partition and xGMI files.
 
     hive: hops to each GPU of the xGMI hive, 0 for itself.
     """
     path = card.function.path
-    serial = 692_345_000_101 + card.index
-    _add_common(
-        tree,
-        card,
-        {
-            "mem_info_vram_vendor": "hynix",
-            "unique_id": f"{0x6E2A91C0DE000000 + 0x9E3779B1 * (card.index + 1):016x}",
-            "vbios_version": "113-M3000100-102",
-            "board_info": "type : oam",
-            "product_name": "AMD Instinct MI300X OAM",
-            "product_number": "102-G30211-0C",
-            "serial_number": str(serial),
-            "fru_id": f"113-AMDG30211{card.index:04d}",
-            "manufacturer": "AMD",
-            "available_compute_partition": "SPX, DPX, QPX, CPX",
-            "xgmi_device_id": str(0x1A2B_0000_0000 + card.index),
-            "xgmi_physical_id": str(card.index),
-            # sprintf "%02x " for each: a blank before the newline (amdgpu_xgmi.c)
-            "xgmi_num_hops": "".join(f"{hops:02x} " for hops in hive),
-            "xgmi_num_links": "".join(f"{hops:02x} " for hops in hive),
-        },
-        {
-            "mec": 0xB2,
-            "rlc": 0x15,
-            "sdma": 0x12,
-            "sos": 0x36414E,
-            "smc": 0x557300,
-            "vcn": 0x1111002,
-            "ta_ras": 0x1B,
-        },
-    )
+    _add_common(tree, card, _instinct_identity(card, hive), _INSTINCT_FIRMWARE)
     tree.text(path, 0o644, current_compute_partition="SPX", current_memory_partition="NPS1")
     tree.file(f"{path}/xgmi_error", b"0\n")
     tree.file(f"{path}/enforce_isolation", b"0\n", mode=0o644)
-    tree.file(f"{path}/pp_dpm_sclk", generate=_fine_grained(card, " "), mode=0o644)
-    for name, levels, share in (
-        ("mclk", (900, 1100, 1200, 1300), 400),
-        ("socclk", (800, 1000, 1143), 343),
-        ("fclk", (1300, 1600, 2000, 2100), 800),
-        ("vclk", (914, 1333), 0),
-        ("dclk", (711, 1143), 0),
-    ):
-        tree.file(f"{path}/pp_dpm_{name}", generate=_stepped(card, levels, share), mode=0o644)
+    _add_clocks(
+        tree,
+        card,
+        mclk=((900, 1100, 1200, 1300), 400),
+        socclk=((800, 1000, 1143), 343),
+        fclk=((1300, 1600, 2000, 2100), 800),
+        vclk=((914, 1333), 0),
+        dclk=((711, 1143), 0),
+    )
     tree.file(
         f"{path}/gpu_metrics",
         generate=lambda t: metrics_v1_6(card.load, t, power=card.power(t), clock=card.clock(t), partitions=1),
@@ -199,6 +201,14 @@ def add_instinct(tree: Tree, card: Card, hive: tuple[int, ...]) -> None:
         f"{chip}/freq2_input", generate=lambda t: b"1300000000\n" if card.load.busy(t) > 0.1 else b"900000000\n"
     )
     _add_ras(tree, f"{path}/ras")
+
+
+def _add_clocks(tree: Tree, card: Card, **clocks: tuple[tuple[int, ...], int]) -> None:
+    """The gfx clock and others: name -> (levels, MHz by which the load lifts it above the lowest)."""
+    path = card.function.path
+    tree.file(f"{path}/pp_dpm_sclk", generate=_fine_grained(card), mode=0o644)
+    for name, (levels, span) in clocks.items():
+        tree.file(f"{path}/pp_dpm_{name}", generate=_stepped(card, levels, span), mode=0o644)
 
 
 def _stepped(card: Card, levels: tuple[int, ...], span: int) -> Generate:
@@ -241,15 +251,15 @@ def add_consumer_card(tree: Tree, card: Card) -> None:
             "vcn": 0x711_0011,
         },
     )
-    tree.file(f"{path}/pp_dpm_sclk", generate=_fine_grained(card, " "), mode=0o644)
-    for name, levels, span in (
-        ("mclk", (96, 456, 772, 1249), 1153),
-        ("socclk", (500, 1500), 1000),
-        ("fclk", (1500, 2000), 500),
-        ("vclk", (60, 2400), 0),
-        ("dclk", (60, 2000), 0),
-    ):
-        tree.file(f"{path}/pp_dpm_{name}", generate=_stepped(card, levels, span), mode=0o644)
+    _add_clocks(
+        tree,
+        card,
+        mclk=((96, 456, 772, 1249), 1153),
+        socclk=((500, 1500), 1000),
+        fclk=((1500, 2000), 500),
+        vclk=((60, 2400), 0),
+        dclk=((60, 2000), 0),
+    )
     tree.file(
         f"{path}/pp_dpm_pcie",
         b"0: 2.5GT/s, x16 100Mhz \n1: 8.0GT/s, x16 619Mhz \n2: 16.0GT/s, x16 619Mhz *\n",
@@ -266,13 +276,18 @@ def add_consumer_card(tree: Tree, card: Card) -> None:
     )
     tree.file(f"{chip}/power1_average", generate=integer(lambda t: 1e6 * card.power(t), 1_000_000))
     tree.file(f"{chip}/freq2_input", generate=lambda t: b"%d000000\n" % _memory_clock(card, t))
+    _add_fan(tree, card, chip)
+    _add_connectors(tree, card)
+
+
+def _add_fan(tree: Tree, card: Card, chip: str) -> None:
+    """Voltage and fan of the hwmon chip."""
     tree.file(f"{chip}/in0_input", generate=integer(lambda t: 680 + 400 * card.load.busy(t)))
     tree.text(chip, in0_label="vddgfx", pwm1_min=0, pwm1_max=255, fan1_min=0, fan1_max=3200)
     tree.text(chip, 0o644, pwm1_enable=2, fan1_enable=0)
     tree.file(f"{chip}/fan1_input", generate=integer(lambda t: 3200 * _fan(card, t)))
     tree.file(f"{chip}/fan1_target", generate=integer(lambda t: 3200 * _fan(card, t)), mode=0o644)
     tree.file(f"{chip}/pwm1", generate=integer(lambda t: 255 * _fan(card, t)), mode=0o644)
-    _add_connectors(tree, card)
 
 
 def _memory_clock(card: Card, seconds: float) -> int:
