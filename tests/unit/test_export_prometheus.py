@@ -192,6 +192,15 @@ def test_a_whole_page_of_text() -> None:
     )
 
 
+def test_openmetrics_escapes_quotes_in_help() -> None:
+    page = "".join(pages(snapshot([(WATTS, ("a", "x"), 1)]), openmetrics=True))
+    assert page.startswith(
+        '# HELP gpudaemon_test_power_watts Power \\"now\\" of C:\\\\board.\\nSecond line.\n'
+        "# TYPE gpudaemon_test_power_watts gauge\n"
+        "# UNIT gpudaemon_test_power_watts watts\n"
+    )
+
+
 def test_openmetrics_heads_and_created_lines() -> None:
     blocks = {
         ENERGY: Block(
@@ -249,7 +258,10 @@ def test_spelling_of_values(value: float, written: str, openmetrics: bool) -> No
 
 def test_values_whose_sum_overflows_stay_themselves() -> None:
     data: Data = [(WATTS, ("a", str(number)), 1.7e308) for number in range(4)]
-    assert "".join(pages(snapshot(data), openmetrics=False)).count(" 1.7e+308\n") == 4
+    data += [(WATTS, ("b", str(number)), value) for number, value in enumerate((0.5, 10**400))]
+    page = "".join(pages(snapshot(data), openmetrics=False))
+    assert page.count(" 1.7e+308\n") == 4
+    assert page.endswith(f" 0.5\n{Series(WATTS, ('b', '1')).prefix()}1{'0' * 400}\n")
 
 
 def test_unknown_values_have_no_line_and_a_family_without_lines_no_head() -> None:
@@ -330,6 +342,16 @@ def test_a_renderer_follows_changes_of_plans_and_devices() -> None:
         for openmetrics in (False, True):
             ours = "".join(renderer.chunks(of(*samples), openmetrics))
             assert ours == "".join(Renderer(TABLE).chunks(of(*samples), openmetrics))
+
+
+def test_a_device_with_another_number_of_values_moves_those_after_it() -> None:
+    renderer = Renderer(TABLE)
+    first = {WATTS: Block((Series(WATTS, ("a", "x")).prefix(),), (0,))}
+    second = {WATTS: Block((Series(WATTS, ("b", "x")).prefix(),), (0,))}
+    for before in ((1,), (1, 8, 9), (1, 8)):
+        snap = of(Samples("a", first, before), Samples("b", second, (2,)))
+        lines = "".join(renderer.chunks(snap, openmetrics=False)).splitlines()
+        assert [line.rsplit(" ", 1)[1] for line in lines if not line.startswith("#")] == ["1", "2"]
 
 
 def test_a_snapshot_rendered_in_pieces_is_not_touched_by_the_next_one() -> None:
