@@ -88,8 +88,6 @@ HWMON = (
     Rule(rf"node_hwmon_in_({_LIMITS})_volts", *_pair("voltage_limit_volts"), {"limit": r"\1"}),
     Rule(r"node_hwmon_curr_amps", *_pair("current_amperes")),
     Rule(rf"node_hwmon_curr_({_LIMITS})_amps", *_pair("current_limit_amperes"), {"limit": r"\1"}),
-    # the other exporter divides milliseconds by a million like microwatts
-    Rule(r"node_hwmon_power_(\w+_interval)_watt", *_ATTRIBUTE, {"attribute": r"\1"}, 1e6),
     Rule(r"node_hwmon_power_watt", *_pair("power_watts")),
     Rule(r"node_hwmon_power_average_watt", *_pair("power_average_watts")),
     Rule(rf"node_hwmon_power_({_LIMITS})_watt", *_pair("power_limit_watts"), {"limit": r"\1"}),
@@ -102,11 +100,25 @@ HWMON = (
     Rule(r"node_hwmon_pwm_(min|max)", *_pair("pwm_limit_ratio"), {"limit": r"\1"}, 1 / 255),
     Rule(r"node_hwmon_pwm_enable", *_pair("pwm_enable")),
     Rule(r"node_hwmon_freq_freq_mhz", "gpudaemon_hwmon_frequency_hertz", "gpudaemon_gpu_clock_hertz", {}, 1e6),
+    # a ratio in millipercent, divided by a million like microwatts
+    Rule(r"node_hwmon_humidity", *_pair("humidity_ratio"), {}, 10.0),
     Rule(r"node_hwmon_[a-z]+_(alarm|fault)", *_ALARM, {"alarm": r"\1"}),
     Rule(r"node_hwmon_[a-z]+_beep_enabled", *_ATTRIBUTE, {"attribute": "beep"}),
-    Rule(r"node_hwmon_(?:fan|pwm|in|curr|power|intrusion)_(\w+)", *_ATTRIBUTE, {"attribute": r"\1"}),
+    Rule(r"node_hwmon_power_(average_interval)_seconds", *_ATTRIBUTE, {"attribute": r"\1"}, 1000.0),
+    # flags, counts and milliseconds it takes for volts, amperes and watts
+    Rule(r"node_hwmon_(?:in|curr|power)_(\w+_alarm)_(?:volts|amps|watt)", *_ALARM, {"alarm": r"\1"}),
+    Rule(r"node_hwmon_(?:in|curr|cpu)_(\w+)_(?:volts|amps)", *_ATTRIBUTE, {"attribute": r"\1"}, 1000.0),
+    Rule(r"node_hwmon_power_(\w+)_watt", *_ATTRIBUTE, {"attribute": r"\1"}, 1e6),
+    Rule(r"node_hwmon_[a-z]+_(\w+)", *_ATTRIBUTE, {"attribute": r"\1"}),
 )
 """Keyed by `chip` and `sensor` (a channel such as temp1), which ours has in `gpudaemon_hwmon_sensor_info`."""
+
+CHIP_NUMBERS = {
+    "node_hwmon_beep_enabled": ("beep_enable", 1.0),
+    "node_hwmon_voltage_regulator_version": ("vrm", 1.0),
+    "node_hwmon_update_interval_seconds": ("update_interval", 1000.0),
+}
+"""Numbers of a whole chip -> attribute of the channel `chip` in ours, and the scale."""
 
 PCIDEVICE = (
     Rule("node_pcidevice_current_link_transfers_per_second", "gpudaemon_pcie_link_transfers_per_second"),
@@ -228,6 +240,14 @@ def _card_device(ours: _Ours, card: str) -> str:
 def _values(ours: _Ours, sample: Sample) -> tuple[list[float], float] | None:
     """(our values, scale) for one of their samples; None where no rule knows the name."""
     name, labels, _ = sample
+    if name in CHIP_NUMBERS:
+        attribute, scale = CHIP_NUMBERS[name]
+        rows = ours.all(_ATTRIBUTE[0])
+        wanted = {"channel": "chip", "attribute": attribute}
+        matching = [
+            value for row, value in rows if wanted.items() <= row.items() and _chip_matches(labels["chip"], row)
+        ]
+        return matching, scale
     if name.startswith("node_hwmon_"):
         applied = _apply(HWMON, name)
         if applied is None:

@@ -121,7 +121,7 @@ ALARM = Metric(
 ATTRIBUTE = Metric(
     name="gpudaemon_hwmon_attribute",
     kind=Kind.GAUGE,
-    help="Any other number of a channel (fan curves, hysteresis, intervals), raw, in the kernel's own unit.",
+    help="Any other number of a channel, or of the whole chip (fan curves, offsets), in the kernel's unit.",
     labels=("device", "chip", "channel", "attribute"),
     abi=_ABI,
 )

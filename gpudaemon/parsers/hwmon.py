@@ -8,7 +8,7 @@ microjoule, RPM, PWM 0 to 255, millipercent of relative humidity; amdgpu adds `f
 import re
 from dataclasses import dataclass
 
-__all__ = ["DIVISORS", "SensorName", "is_chip_directory", "sensor_name"]
+__all__ = ["CHIP_NUMBERS", "DIVISORS", "SensorName", "is_chip_directory", "sensor_name"]
 
 DIVISORS = {
     "temp": 1000,
@@ -21,8 +21,12 @@ DIVISORS = {
     "freq": 1,
     "humidity": 100_000,
     "intrusion": 1,
+    "cpu": 1000,
 }
-"""Divisor to the base unit: degrees, volts, amperes, watts, joules, RPM, ratio of 255, hertz, ratio."""
+"""Divisor to the base unit: degrees, volts, amperes, watts, joules, RPM, ratio of 255, hertz, ratio, volts."""
+
+CHIP_NUMBERS = ("beep_enable", "update_interval", "vrm")
+"""Files with a number that concerns the whole chip."""
 
 _NAME = re.compile(rf"({'|'.join(DIVISORS)})(\d{{1,4}})(?:_([a-z0-9_]{{1,48}}))?", re.ASCII)
 _CHIP = re.compile(r"hwmon\d{1,6}", re.ASCII)

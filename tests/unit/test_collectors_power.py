@@ -1,10 +1,13 @@
 """hwmon chips: names, units, and series that stay unique whatever the labels are."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from gpudaemon.collectors import collectors
 from gpudaemon.model.attribute import Attribute, Cadence
 from gpudaemon.model.device import Device, DeviceKind
+from tests import captures
+from tests import node_exporter_equivalents as node_exporter
 
 POWER = collectors()["power"]
 
@@ -145,9 +148,7 @@ def test_files_of_a_driver_older_than_chip_directories() -> None:
 
 
 def test_names_are_needed_and_never_sampled() -> None:
-    names = chip(
-        0, "name", "temp1_label", "temp1_input", "temp1_reset_history", "update_interval", "power/control"
-    )
+    names = chip(0, "name", "temp1_label", "temp1_input", "temp1_reset_history", "uevent", "power/control")
     assert set(POWER.needs(board(*names))) == {"hwmon/hwmon0/name", "hwmon/hwmon0/temp1_label"}
     assert [planned.path for planned in POWER.attributes(board(*names), {})] == ["hwmon/hwmon0/temp1_input"]
 
@@ -161,3 +162,71 @@ def test_values_are_read_often_and_limits_seldom() -> None:
     }
     often = {name for name, cadence in cadences.items() if cadence is Cadence.NORMAL}
     assert often == {"temp1_input", "power1_average", "pwm1", "energy1_input"}
+
+
+CHIP = """
+beep_enable=1 cpu0_vid=1200 curr1_crit_alarm=0 curr1_input=2000 curr1_lowest=1500 curr1_max=3000
+energy1_input=777 fan1_beep=0 fan1_fault=1 fan1_input=1500 fan1_pulses=4 humidity1_input=60000
+in0_average=1100 in0_crit_alarm=0 in0_min=900 intrusion0_alarm=1 power1_average=2000000
+power1_average_interval=300000 power1_cap_alarm=0 power1_is_battery=5 power1_max=250000000 pwm1=128
+pwm1_freq=25000 temp1_alarm=0 temp1_crit=90000 temp1_emergency_hyst=70000 temp1_fault=1
+temp1_input=40000 temp1_lowest=30000 temp1_max_alarm=0 temp1_max_hyst=45000 temp1_offset=1000
+temp1_type=4 update_interval=1000 vrm=90
+"""
+NODE_EXPORTER = """
+beep_enabled{sensor="beep_enable0"} 1
+chip_names{chip_name="foo"} 1
+cpu_vid_volts{sensor="cpu0"} 1.2
+curr_amps{sensor="curr1"} 2
+curr_crit_alarm_amps{sensor="curr1"} 0
+curr_lowest_amps{sensor="curr1"} 1.5
+curr_max_amps{sensor="curr1"} 3
+energy_joule_total{sensor="energy1"} 0.000777
+fan_beep_enabled{sensor="fan1"} 0
+fan_fault{sensor="fan1"} 1
+fan_pulses{sensor="fan1"} 4
+fan_rpm{sensor="fan1"} 1500
+humidity{sensor="humidity1"} 0.06
+in_average_volts{sensor="in0"} 1.1
+in_crit_alarm_volts{sensor="in0"} 0
+in_min_volts{sensor="in0"} 0.9
+intrusion_alarm{sensor="intrusion0"} 1
+power_average_interval_seconds{sensor="power1"} 300
+power_average_watt{sensor="power1"} 2
+power_cap_alarm_watt{sensor="power1"} 0
+power_is_battery_watt{sensor="power1"} 5e-06
+power_max_watt{sensor="power1"} 250
+pwm{sensor="pwm1"} 128
+pwm_freq{sensor="pwm1"} 25000
+temp_alarm{sensor="temp1"} 0
+temp_celsius{sensor="temp1"} 40
+temp_crit_celsius{sensor="temp1"} 90
+temp_emergency_hyst_celsius{sensor="temp1"} 70
+temp_fault{sensor="temp1"} 1
+temp_lowest_celsius{sensor="temp1"} 30
+temp_max_alarm_celsius{sensor="temp1"} 0
+temp_max_hyst_celsius{sensor="temp1"} 45
+temp_offset_celsius{sensor="temp1"} 1
+temp_type{sensor="temp1"} 4
+update_interval_seconds{sensor="update_interval0"} 1
+voltage_regulator_version{sensor="vrm0"} 90
+"""
+"""What prometheus-node-exporter 1.11.1 prints for a chip with the files of `CHIP`, prefix and chip cut off."""
+
+
+def test_a_chip_with_every_sort_of_file_shows_what_node_exporter_shows(tmp_path: Path) -> None:
+    chip_path = tmp_path / "devices/platform/foo.1/hwmon/hwmon0"
+    chip_path.mkdir(parents=True)
+    (chip_path / "name").write_text("foo\n")
+    for file in CHIP.split():
+        name, _, value = file.partition("=")
+        (chip_path / name).write_text(f"{value}\n")
+    captures.link_classes(str(tmp_path), str(tmp_path / "devices"))
+    theirs = [
+        (f"node_hwmon_{name}", {**labels, "chip": "platform_foo_1"}, value)
+        for name, labels, value in node_exporter.parse(NODE_EXPORTER)
+    ]
+    page = captures.page_of(str(tmp_path))
+    assert page.malformed == []
+    compared, different = node_exporter.differences(theirs, page.samples)
+    assert different == [] and compared == 36

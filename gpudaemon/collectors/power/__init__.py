@@ -18,7 +18,7 @@ from gpudaemon.metrics import hwmon
 from gpudaemon.model.attribute import Attribute, Cadence, Decode, Rows
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Metric, Series
-from gpudaemon.parsers.hwmon import DIVISORS, SensorName, is_chip_directory, sensor_name
+from gpudaemon.parsers.hwmon import CHIP_NUMBERS, DIVISORS, SensorName, is_chip_directory, sensor_name
 from gpudaemon.parsers.integer import quotient, quotient_or_unknown
 from gpudaemon.parsers.text import text_or_empty
 
@@ -79,6 +79,7 @@ def _needs(device: Device) -> Sequence[str]:
 class _Chip:
     """A chip with the names its series carry; `sensors`: channel (`temp2`) -> sensor label value."""
 
+    directory: str
     name: str
     label: str
     sensors: dict[str, str]
@@ -119,7 +120,7 @@ def _chips(device: Device, facts: Facts) -> Iterator[_Chip]:
         files = tuple(sensors[:budget])
         budget -= len(files)
         names, given = _sensor_labels(files, facts)
-        yield _Chip(name, label, names, given, files)
+        yield _Chip(directory, name, label, names, given, files)
 
 
 def _decode(kind: str, item: str) -> Decode:
@@ -168,6 +169,10 @@ def _values(place: _Place, chip: _Chip, sensor: _Sensor, momentary: frozenset[st
     return None
 
 
+_raw = quotient_or_unknown(empty_is_unknown=True)
+"""Numbers without a row of their own; applesmc prints nothing for a fan's safe speed."""
+
+
 def _remaining(device: Device, chip: _Chip, sensor: _Sensor) -> Attribute:
     """An alarm, or a number that has no row of its own: raw, with its channel."""
     front = (device.id, chip.label, sensor.channel)
@@ -176,8 +181,16 @@ def _remaining(device: Device, chip: _Chip, sensor: _Sensor) -> Attribute:
     values: tuple[str, ...] = (*front, item)
     if families.is_alarm(item):
         metric, values = hwmon.ALARM, (*front, chip.sensors[sensor.channel], item)
-    decode = quotient_or_unknown(empty_is_unknown=True)  # applesmc prints nothing for a fan's safe speed
-    return Attribute(sensor.path, Cadence.SLOW, (Series(metric, values),), decode)
+    return Attribute(sensor.path, Cadence.SLOW, (Series(metric, values),), _raw)
+
+
+def _of_chip(device: Device, chip: _Chip) -> Iterator[Attribute]:
+    """Numbers of the chip as a whole, raw, under the channel `chip`."""
+    for name in CHIP_NUMBERS:
+        path = chip.directory + name
+        if path in device.names:
+            series = Series(hwmon.ATTRIBUTE, (device.id, chip.label, "chip", name))
+            yield Attribute(path, Cadence.SLOW, (series,), _raw)
 
 
 def _places(device: Device, chips: Sequence[_Chip]) -> Iterator[tuple[_Chip, _Place]]:
@@ -204,6 +217,7 @@ def _attributes(device: Device, facts: Facts) -> Sequence[Attribute | Rows]:
         momentary = frozenset(
             sensor.channel for sensor in chip.files if sensor.file == f"{sensor.channel}_input"
         )
+        planned += _of_chip(device, chip)
         for sensor in chip.files:
             if sensor.parts.item in families.TEXT_ITEMS | families.UNREADABLE_ITEMS:
                 continue
