@@ -77,13 +77,12 @@ class HttpInstruments:
     """What the server counts about itself.
 
     requests: answers by label `code`. scrapes_in_flight: pages being made. render_seconds: time spent on
-    rendering, a shared page counted once. errors: exceptions that became a 500.
+    rendering, a shared page counted once. Exceptions are the requests with code 500.
     """
 
     requests: Counter
     scrapes_in_flight: Gauge
     render_seconds: Counter
-    errors: Counter
 
     @classmethod
     def registered(
@@ -93,14 +92,12 @@ class HttpInstruments:
         requests: Metric,
         scrapes_in_flight: Metric,
         render_seconds: Metric,
-        errors: Metric,
     ) -> Self:
         """Make the instruments of these rows of the metric table and register them."""
         return cls(
             requests=counter(registry, requests),
             scrapes_in_flight=gauge(registry, scrapes_in_flight),
             render_seconds=counter(registry, render_seconds),
-            errors=counter(registry, errors),
         )
 
 
@@ -191,8 +188,6 @@ class Exposition:
             pass  # the client went away, which is its right; aiohttp notices by itself
 
     def _report(self, request: web.Request, error: Exception) -> None:
-        if self._instruments is not None:
-            self._instruments.errors.inc()
         # Only known routes raise anything but a 404, so the set stays as small as the code.
         place = (request.path, type(error).__name__)
         if place not in self._logged:
