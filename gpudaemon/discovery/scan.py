@@ -213,7 +213,7 @@ def scan(sysfs: str) -> tuple[Device, ...]:
         path: DeviceKind.PARTITION if _PARTITION.fullmatch(os.path.basename(path)) else DeviceKind.GPU
         for path in found
     }
-    for path in _bridge_paths(path for path, kind in kinds.items() if kind is DeviceKind.GPU):
+    for path in _bridge_paths(tuple(kinds)):
         if path not in kinds:
             kinds[path] = DeviceKind.PCI
             found[path] = _Found()

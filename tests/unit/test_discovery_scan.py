@@ -188,6 +188,8 @@ def test_whose_chip_it_is(tree: Tree) -> None:
     tree.chip("devices/platform/coretemp.0/hwmon", "hwmon3")
     tree.chip("devices/virtual/thermal/thermal_zone0", "hwmon4")
     tree.chip("devices/virtual/hwmon", "hwmon5")
+    tree.node("devices/platform/soc/fd000000.gpu", "card7")
+    tree.chip("devices/platform/soc/fd000000.gpu/regulator.3/hwmon", "hwmon6")
     found = tree.scan()
     assert {"hwmon/hwmon0/temp1_input", "i2c-5/5-0040/hwmon/hwmon1/temp1_input"} <= found["0000:03:00.0"].names
     others = {name: device.kind for name, device in found.items() if device.kind is DeviceKind.HWMON}
@@ -195,6 +197,7 @@ def test_whose_chip_it_is(tree: Tree) -> None:
     assert "nvme/nvme0/hwmon2/temp1_input" in found["0000:05:00.0"].names
     assert "hwmon/hwmon3/temp1_input" in found["coretemp.0"].names
     assert "temp1_input" in found["hwmon5"].names
+    assert "regulator.3/hwmon/hwmon6/temp1_input" in found["fd000000.gpu"].names
 
 
 def test_same_basename_on_two_buses_is_two_ids(tree: Tree) -> None:

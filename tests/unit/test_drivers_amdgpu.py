@@ -102,6 +102,23 @@ def test_identity_labels_are_those_of_the_info_row() -> None:
         assert set(driver.identity) <= set(gpu.INFO.labels), driver.kernel_driver
 
 
+def test_busy_and_memory_say_whose() -> None:
+    labels = {
+        path: tuple(series.values for series in one.series)
+        for path, one in plan({}, *NAMES).items()
+        if isinstance(one, Attribute) and path.startswith(("gpu_busy", "mem_", "vcn_"))
+    }
+    assert labels == {
+        "gpu_busy_percent": (("0000:03:00.0", "gfx"),),
+        "mem_busy_percent": (("0000:03:00.0", "memory"),),
+        "vcn_busy_percent": (("0000:03:00.0", "vcn"),),
+        "mem_info_vram_used": (("0000:03:00.0", "vram"),),
+        "mem_info_vram_total": (("0000:03:00.0", "vram"),),
+        "mem_info_gtt_used": (("0000:03:00.0", "gtt"),),
+        "mem_info_preempt_used": (("0000:03:00.0", "preempt"),),
+    }
+
+
 def test_partitions_offer_what_the_card_offers() -> None:
     names = ("current_compute_partition", "available_compute_partition")
     offered = plan({"available_compute_partition": b"SPX, CPX\n"}, *names)["current_compute_partition"]

@@ -24,6 +24,7 @@ def test_clock_lists_come_back(clocks: list[int], data: st.DataObject) -> None:
         (b"0: 0Mhz *\n1: 0Mhz *\n", (0.0, 0.0)),
         (b"0: 800Mhz *\n1: 900Mhz *\n", (None, 900e6)),
         (b"S: 19Mhz *\n0: 500Mhz \n1: 2070Mhz \n", (19e6, 2070e6)),
+        (b"S: 19Mhz *\n", (19e6, None)),
         (b"\n", (None, None)),
         (b"", (None, None)),
     ],
