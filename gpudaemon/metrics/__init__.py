@@ -18,5 +18,7 @@ def table() -> tuple[Metric, ...]:
     rows: list[Metric] = []
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         values = vars(importlib.import_module(f"{__name__}.{module.name}"))
-        rows += [value for name, value in values.items() if isinstance(value, Metric) and not name.startswith("_")]
+        rows += [
+            value for name, value in values.items() if isinstance(value, Metric) and not name.startswith("_")
+        ]
     return tuple(rows)

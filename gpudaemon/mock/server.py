@@ -30,11 +30,16 @@ _BATCH = 64  # requests taken in one go, so that due answers are not held up by 
 
 @dataclass(slots=True, eq=False)
 class _Handle:
-    """An open file. generation: of the node at open; content: of the last read at offset 0 (fs/seq_file.c)."""
+    """An open file.
+
+    generation: of the node at open. content: of the last read at offset 0 (fs/seq_file.c).
+    rest: what a buffer had left after that read, 0 where it was filled.
+    """
 
     node: Node
     generation: int
     content: bytes | None = None
+    rest: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -206,6 +211,13 @@ class Server:
             # The rest of what a read at offset 0 produced; the driver is not asked again (fs/seq_file.c).
             self._connection.reply(unique, handle.content[offset : offset + size])
             return
+        if handle.rest and size == handle.rest:
+            # io_uring goes on after a short read of a regular file (io_uring/rw.c, __io_read), and
+            # fs/fuse/file.c, fuse_direct_IO, does not move the position of an asynchronous read, so it asks
+            # for the rest of its buffer at the same offset. On sysfs it would be told the end of the file.
+            handle.rest = 0
+            self._connection.reply(unique)
+            return
         node.reads += 1
         self.reads += 1
         if node.touching and node.device is not None:
@@ -235,7 +247,9 @@ class Server:
                 self._connection.error(unique, error.errno or errno.EIO)
                 return
             handle.content = content
-            self._connection.reply(unique, content[offset : offset + size])
+            part = content[offset : offset + size]
+            handle.rest = size - len(part) if part else 0
+            self._connection.reply(unique, part)
 
     def _opendir(self, unique: int, number: int, _body: memoryview) -> None:
         if self._tree.nodes[number].alive:

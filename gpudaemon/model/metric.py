@@ -36,9 +36,9 @@ class Unit(enum.Enum):
     WATTS = "watts"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Metric:
-    """One row of the metric table.
+    """One row of the metric table. Each row exists once: rows are compared and hashed by identity.
 
     name: full name, `gpudaemon_` first, unit and `_total` / `_info` last.
     labels: label names, in exposition order.

@@ -69,7 +69,8 @@ class RecordKind:
     RESUMED = 5
     """the read that hung came back"""
     HEARTBEAT = 6
-    """index: quarantined lanes; lane: reads in flight; groups: workers; spare: records dropped"""
+    """code: completions overflowed; index: quarantined lanes; lane: reads in flight; groups: workers;
+    spare: records dropped; chain number: worker limits, bounded << 32 | unbounded; ended: CPU seconds"""
 
 
 def _align(offset: int, to: int) -> int:

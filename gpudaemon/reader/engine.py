@@ -85,6 +85,8 @@ class Engine(Protocol):
     """
 
     name: str
+    limits: tuple[int, int]
+    """Most bounded and unbounded kernel workers there can be; 0: not a matter of this engine."""
     finished: Callable[[Chain], None]
     quiet: Callable[[], None]
 
@@ -111,6 +113,9 @@ class Engine(Protocol):
 
     def figures(self) -> tuple[int, int]:
         """Reads in flight and workers in use."""
+
+    def overflowed(self) -> bool:
+        """Whether a completion ever found no room."""
 
     def close(self) -> None:
         """Release what the engine holds. A stuck read may hold this process for as long as it lasts."""

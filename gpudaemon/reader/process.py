@@ -96,12 +96,12 @@ class Reader:
         in_flight, workers = self.engine.figures()
         record = RECORD.pack(
             RecordKind.HEARTBEAT,
-            0,
+            int(self.engine.overflowed()),
             min(self._lanes.quarantined, 0xFFFF),
             in_flight,
             workers,
             self._dropped,
-            getattr(self.engine, "limits", (0, 0))[0] << 32 | getattr(self.engine, "limits", (0, 0))[1],
+            self.engine.limits[0] << 32 | self.engine.limits[1],
             now,
             time.process_time(),
         )

@@ -23,6 +23,7 @@ class ThreadEngine:
     """See `gpudaemon.reader.engine.Engine`. `finished` is called on a worker thread, under `lock`."""
 
     name = "threads"
+    limits = (0, 0)
 
     def __init__(
         self, finished: Callable[[Chain], None], quiet: Callable[[], None], lock: threading.RLock
@@ -76,6 +77,9 @@ class ThreadEngine:
 
     def figures(self) -> tuple[int, int]:
         return len(self._running) + len(self._queue), len(self._running) + self._idle
+
+    def overflowed(self) -> bool:
+        return False
 
     def close(self) -> None:
         with self._lock:

@@ -1,0 +1,326 @@
+"""The composition root: builds every part from a Config, supervises the tasks, obeys signals.
+
+The reader is started before anything heavy is imported, the sockets are bound, and then this process gives up
+every capability it has: it owns the HTTP socket and needs none.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from gpudaemon.config import Config, preset_periods
+from gpudaemon.pipeline.link import ReaderLink
+from gpudaemon.reader.rights import keep_only
+
+if TYPE_CHECKING:
+    from gpudaemon.drivers import Facts
+    from gpudaemon.model.device import Device
+    from gpudaemon.model.snapshot import DeviceView, Snapshot
+    from gpudaemon.parsers.uevent import Uevent
+    from gpudaemon.sources.uevents import UeventSource
+
+__all__ = ["Daemon", "look", "run"]
+
+_log = logging.getLogger(__name__)
+
+_SETTLE = 0.05
+"""Seconds to wait for the rest of a burst of events before looking at sysfs."""
+_RESCANS = (5.0, 30.0, 120.0)
+_RESCAN_EVERY = 600.0
+_SWITCH = 0.001
+_LOOK_GRACE = 3.0
+
+
+class Daemon:
+    """One running daemon; `serve` lasts until `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        """Start the reader. Raises OSError where no process can be started."""
+        self._config = config
+        self._link = ReaderLink(tier=config.tier, engine=config.engine)
+        self._stopping = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._reasons: set[str] = {"start"}
+        self._classes: dict[str, int | None] = {}
+        self._changed_at = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._events: UeventSource | None = None
+        self._scanned = False
+
+    def stop(self) -> None:
+        """End `serve`; safe from a signal handler."""
+        self._stopping.set()
+
+    async def serve(self, *, announce: Callable[[str], None] = lambda _: None) -> None:
+        """Run until stopped. Raises ConfigError where an address cannot be bound."""
+        # Imported here, after the reader was started: together they take longer than the reader's own start.
+        from gpudaemon.export.http import Exposition, HttpInstruments, Limits
+        from gpudaemon.export.own import private_registry
+        from gpudaemon.export.serve import serve
+        from gpudaemon.metrics import daemon as rows
+
+        registry = private_registry()
+        exposition = Exposition(
+            snapshot=self._publisher.snapshot,
+            ready=self._ready,
+            registry=registry,
+            instruments=HttpInstruments.registered(
+                registry,
+                requests=rows.HTTP_REQUESTS,
+                scrapes_in_flight=rows.SCRAPES_IN_FLIGHT,
+                render_seconds=rows.SCRAPE_SECONDS,
+            ),
+            limits=Limits(scrapes=self._config.scrapes),
+        )
+        serving = None
+        try:
+            self._begin()
+            serving = await serve(exposition, self._config.listen)
+            keep_only(())
+            for address in serving.addresses:
+                announce(str(address))
+            await self._stopping.wait()
+        finally:
+            if serving is not None:
+                await serving.close()
+            await self._end()
+
+    async def look(self) -> "Snapshot":
+        """Read every device once and return what is known then; a hung one costs the deadline, no more."""
+        try:
+            self._begin()
+            end = time.monotonic() + _LOOK_GRACE + 2 * self._config.deadline
+            while not self._ready()[0] and time.monotonic() < end:
+                await asyncio.sleep(0.02)
+            return self._publisher.snapshot()
+        finally:
+            await self._end()
+
+    def _begin(self) -> None:
+        """Build the parts between reader and snapshot, and start their tasks."""
+        from gpudaemon.discovery.inventory import Inventory
+        from gpudaemon.pipeline.holders import Holders
+        from gpudaemon.pipeline.publish import Counts, Publisher
+        from gpudaemon.pipeline.sampler import Periods, Sampler
+        from gpudaemon.sources.uevents import UeventSource, choose
+
+        config = self._config
+        loop = asyncio.get_running_loop()
+        static, slow, normal, fast = preset_periods(config.preset)
+        self._counts = Counts()
+        self._inventory = Inventory()
+        self._sampler = Sampler(
+            self._link,
+            Holders(config.runtime_directory, config.sysfs),
+            sysfs=config.sysfs,
+            periods=Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.deadline),
+            collectors=config.collectors,
+            gone=lambda: self._look_again("read"),
+        )
+        self._publisher = Publisher(self._sampler, self._inventory, self._link, self._counts)
+        # Events before the first look at sysfs: what changes in between is not missed.
+        kind = choose(config.uevents)
+        if kind != "none":
+            self._events = UeventSource(
+                kind,
+                lambda event: _call(loop, self._event, event),
+                lambda: _call(loop, self._events_lost),
+            )
+        self._link.attach(loop)
+        self._supervise("scan", self._scan_when_wanted)
+        self._supervise("clock", self._every_second)
+        self._wanted.set()
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._events is not None:
+            await asyncio.to_thread(self._events.stop)
+        await self._link.close()
+
+    def _ready(self) -> tuple[bool, str]:
+        if not self._scanned:
+            return False, "looking at sysfs"
+        return self._publisher.ready()
+
+    # Tasks
+
+    def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` for ever: when it fails it is counted, logged once and started again with back-off."""
+
+        async def forever() -> None:
+            delay, logged = 1.0, set[str]()
+            while True:
+                try:
+                    await work()
+                except Exception as error:
+                    counts = self._counts.task_restarts
+                    counts[name] = counts.get(name, 0) + 1
+                    if repr(error) not in logged and len(logged) < 100:
+                        logged.add(repr(error))
+                        _log.exception("task failed", extra={"task": name})
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, 60.0)
+
+        self._tasks.append(asyncio.get_running_loop().create_task(forever(), name=name))
+
+    async def _every_second(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            self._sampler.tick(now)
+            age = now - self._changed_at
+            if self._rescans_due(age):
+                self._look_again("schedule")
+
+    def _rescans_due(self, age: float) -> bool:
+        """Names that appear late (a hwmon chip, an attribute of another module) are looked for like files."""
+        done = self._rescans_done
+        due = sum(age >= moment for moment in _RESCANS) + int(max(0.0, age - _RESCANS[-1]) // _RESCAN_EVERY)
+        self._rescans_done = max(done, due)
+        return due > done
+
+    _rescans_done = 0
+
+    async def _scan_when_wanted(self) -> None:
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(_SETTLE if self._scanned else 0)
+            self._wanted.clear()
+            reasons, self._reasons = self._reasons, set()
+            for reason in reasons:
+                self._counts.rescans[reason] = self._counts.rescans.get(reason, 0) + 1
+            devices, unclaimed = await asyncio.to_thread(_scan, self._config.sysfs)
+            self._take(devices, unclaimed)
+
+    # Inventory
+
+    def _look_again(self, reason: str) -> None:
+        self._reasons.add(reason)
+        self._wanted.set()
+
+    def _take(self, devices: "tuple[Device, ...]", unclaimed: "tuple[Device, ...]") -> None:
+        """Take over what a scan found; PCI functions without a node are GPUs if their class says so."""
+        from dataclasses import replace
+
+        from gpudaemon.discovery.scan import bridges, is_gpu_class
+
+        known = {device.id for device in unclaimed}
+        self._classes = {id_: value for id_, value in self._classes.items() if id_ in known}
+        unknown = [device for device in unclaimed if device.id not in self._classes]
+        gpus = [
+            replace(device, pci_class=value)
+            for device in unclaimed
+            if (value := self._classes.get(device.id)) is not None and is_gpu_class(value)
+        ]
+        if gpus:
+            found = {device.id for device in devices}
+            devices = (*devices, *gpus, *(d for d in bridges(self._config.sysfs, gpus) if d.id not in found))
+        if self._inventory.update(devices):
+            self._changed_at, self._rescans_done = time.monotonic(), 0
+            self._log_changes()
+        self._sampler.set_devices(self._inventory.devices.values())
+        if unknown:
+            self._ask_classes(unknown)
+        else:
+            self._scanned = True
+
+    _logged: frozenset[str] = frozenset()
+
+    def _log_changes(self) -> None:
+        now = frozenset(self._inventory.devices)
+        for id_ in sorted(now - self._logged):
+            device = self._inventory.devices[id_]
+            _log.info("device", extra={"device": id_, "kind": device.kind.value, "driver": device.driver})
+        for id_ in sorted(self._logged - now):
+            _log.warning("device gone", extra={"device": id_})
+        self._logged = now
+
+    def _ask_classes(self, unknown: "list[Device]") -> None:
+        """Have the reader read the class of PCI functions that have no DRM or accel node."""
+        from gpudaemon.errors import Malformed
+        from gpudaemon.model.device import Device, DeviceKind
+        from gpudaemon.parsers.integer import hexadecimal
+
+        paths = {f"{device.path}/class": device.id for device in unknown}
+
+        def done(facts: "Facts") -> None:
+            for path, id_ in paths.items():
+                try:
+                    self._classes[id_] = hexadecimal(facts.get(path) or b"")
+                except Malformed:
+                    self._classes[id_] = None
+            self._look_again("class")
+
+        host = Device(id="pci classes", kind=DeviceKind.PCI, path=".", names=frozenset(paths))
+        self._sampler.read_once(host, tuple(paths), done)
+
+    # Events
+
+    def _event(self, event: "Uevent") -> None:
+        from gpudaemon.discovery.inventory import concerns
+
+        subsystem = event.properties.get("SUBSYSTEM", "")
+        if subsystem in _COUNTED:
+            self._counts.uevents[subsystem] = self._counts.uevents.get(subsystem, 0) + 1
+        if not concerns(event.action, subsystem, event.properties.get("DEVTYPE", "")):
+            return
+        if event.action == "remove" and subsystem == "pci":
+            for id_ in self._inventory.removed(event.devpath):
+                self._sampler.remove(id_)
+            self._log_changes()
+        self._look_again("uevent")
+
+    def _events_lost(self) -> None:
+        self._counts.uevents_lost += 1
+        self._look_again("lost")
+
+
+_COUNTED = ("accel", "drm", "hwmon", "pci")
+
+
+def _scan(sysfs: str) -> "tuple[tuple[Device, ...], tuple[Device, ...]]":
+    from gpudaemon.discovery.scan import scan, unclaimed_pci
+
+    devices = scan(sysfs)
+    return devices, unclaimed_pci(sysfs, devices)
+
+
+def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *values: object) -> None:
+    """Call on the loop from another thread; a loop that is closing takes no more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(what, *values)
+
+
+def look(config: Config) -> "tuple[DeviceView, ...]":
+    """Read this host once; returns its devices."""
+
+    async def main() -> "Snapshot":
+        return await Daemon(config).look()
+
+    return asyncio.run(main()).devices
+
+
+def run(config: Config, *, announce: Callable[[str], None] = lambda _: None) -> None:
+    """Run a daemon until SIGTERM or SIGINT; returns after at most two seconds, whatever hangs."""
+    # Threads that parse sysfs or compress a page must not keep the loop from the interpreter for long.
+    sys.setswitchinterval(_SWITCH)
+
+    async def main() -> None:
+        daemon = Daemon(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.stop)
+        await daemon.serve(announce=announce)
+
+    asyncio.run(main())
+    # Nothing of value is left; a thread in a slow system call must not hold the exit.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,44 @@
+"""Log lines: `message key=value`, with the journal's priority prefix where systemd reads them.
+
+Levels by reader: debug for developers; info for start, stop, a device that came or went, the engine chosen;
+warning for what the operator can mend; error for lost data. Nothing is logged per tick.
+"""
+
+import logging
+import os
+import sys
+
+__all__ = ["set_up"]
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Lines(logging.Formatter):
+    def __init__(self, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = [f"{key}={_word(value)}" for key, value in vars(record).items() if key not in _STANDARD]
+        text = " ".join([record.getMessage(), *extra])
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        # One record is one line, whatever a device or a client put into it.
+        text = "\\n".join(text.splitlines()) if self._journal else text
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>" if self._journal else f"{record.levelname.lower()}: "
+        return prefix + text
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    if text and text.isprintable() and not any(c in text for c in ' "='):
+        return text
+    return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+
+
+def set_up(level: str) -> None:
+    """Log to standard error from `level` upwards."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(journal="JOURNAL_STREAM" in os.environ))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,152 @@
+"""Rows of the daemon about itself and about how it stands with each device.
+
+Sources here are this program's own counters; where a kernel limit is meant, `abi` names it.
+"""
+
+from gpudaemon.model.metric import Kind, Metric, Unit
+
+__all__ = [
+    "ATTRIBUTE_PERIOD",
+    "ATTRIBUTE_READ_SECONDS",
+    "BUILD_INFO",
+    "DATA_AGE",
+    "DECODER_FAILURES",
+    "DEVICES",
+    "DEVICE_MISSING",
+    "DEVICE_STATE",
+    "ENGINE_INFO",
+    "HANGS",
+    "HTTP_REQUESTS",
+    "MALFORMED",
+    "OVERFLOW",
+    "READER_CPU",
+    "READER_RESTARTS",
+    "READER_UP",
+    "READS",
+    "READS_IN_FLIGHT",
+    "READ_SECONDS",
+    "RECORDS_DROPPED",
+    "RESCANS",
+    "ROWS_DROPPED",
+    "SCRAPES_IN_FLIGHT",
+    "SCRAPE_SECONDS",
+    "STUCK_LANES",
+    "STUCK_READER_PROCESSES",
+    "STUCK_READ_AGE",
+    "SUSPENDED_SEEN",
+    "TASK_RESTARTS",
+    "TICKS_MISSED",
+    "UEVENTS",
+    "UEVENTS_LOST",
+    "WORKERS",
+    "WORKER_LIMIT",
+]
+
+_OWN = "the daemon itself"
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...] = (), unit: Unit = Unit.NONE) -> Metric:
+    return Metric(
+        name=f"gpudaemon_{name}_total", kind=Kind.COUNTER, unit=unit, help=text, labels=labels, abi=_OWN
+    )
+
+
+def _gauge(
+    name: str, text: str, labels: tuple[str, ...] = (), unit: Unit = Unit.NONE, abi: str = _OWN
+) -> Metric:
+    return Metric(name=f"gpudaemon_{name}", kind=Kind.GAUGE, unit=unit, help=text, labels=labels, abi=abi)
+
+
+DEVICE_STATE = Metric(
+    name="gpudaemon_device_state",
+    kind=Kind.STATESET,
+    help="How the daemon stands with the device: ok, suspended or resting (left asleep), hung, gone, denied, "
+    "stale (no fresh data for another reason).",
+    labels=("device", "state"),
+    abi=_OWN,
+)
+DEVICE_MISSING = _gauge("device_missing", "1 for a device that was here and is not any more.", ("device",))
+DATA_AGE = _gauge("device_data_age_seconds", "Age of the newest reading.", ("device",), Unit.SECONDS)
+DEVICES = _gauge("daemon_devices", "Devices in the inventory.", ("kind",))
+SUSPENDED_SEEN = _counter(
+    "device_left_suspended_seconds",
+    "Time during which the daemon saw the device asleep and left it alone.",
+    ("device",),
+    Unit.SECONDS,
+)
+
+READS = _counter("daemon_reads", "Reads of kernel files by outcome.", ("device", "outcome"))
+READ_SECONDS = _counter("daemon_read_seconds", "Time spent in reads.", ("device",), Unit.SECONDS)
+HANGS = _counter("daemon_hangs", "Reads that passed their deadline.", ("device",))
+STUCK_READ_AGE = _gauge(
+    "daemon_stuck_read_age_seconds",
+    "Age of a read that the kernel has not given back, by file.",
+    ("device", "attribute"),
+    Unit.SECONDS,
+)
+ATTRIBUTE_PERIOD = _gauge(
+    "daemon_attribute_period_seconds",
+    "Period of a file that was moved to a slower cadence of its own because its reads are slow.",
+    ("device", "attribute"),
+    Unit.SECONDS,
+)
+ATTRIBUTE_READ_SECONDS = _gauge(
+    "daemon_attribute_read_seconds",
+    "Time the last read of a slow file took.",
+    ("device", "attribute"),
+    Unit.SECONDS,
+)
+MALFORMED = _counter(
+    "daemon_malformed", "Readings whose content does not have the documented format.", ("device", "reason")
+)
+DECODER_FAILURES = _counter("daemon_decoder_failures", "Failed decoders: a bug, please report.", ("device",))
+ROWS_DROPPED = _counter("daemon_rows_dropped", "Rows beyond the bound of one file.", ("device",))
+TICKS_MISSED = _counter(
+    "daemon_ticks_missed", "Readings lost because the server was late to take them.", ("device",)
+)
+
+ENGINE_INFO = Metric(
+    name="gpudaemon_daemon_engine_info",
+    kind=Kind.INFO,
+    help="The engine that reads, and why it was chosen.",
+    labels=("engine", "reason"),
+    abi=_OWN,
+)
+BUILD_INFO = Metric(
+    name="gpudaemon_build_info",
+    kind=Kind.INFO,
+    help="Version of the daemon and of its interpreter.",
+    labels=("version", "python"),
+    abi=_OWN,
+)
+READER_UP = _gauge("daemon_reader_up", "1 while the reader process answers.")
+READER_RESTARTS = _counter("daemon_reader_restarts", "Readers replaced, by reason.", ("reason",))
+READER_CPU = _counter(
+    "daemon_reader_cpu_seconds",
+    "CPU time of the reader, its kernel workers included.",
+    (),
+    Unit.SECONDS,
+)
+READS_IN_FLIGHT = _gauge("daemon_reads_in_flight", "Reads begun and not yet returned.")
+WORKERS = _gauge("daemon_reader_workers", "Workers in use: kernel workers of io_uring, or threads.")
+WORKER_LIMIT = _gauge(
+    "daemon_reader_worker_limit",
+    "Most io_uring kernel workers there can be, as read back from the kernel.",
+    ("class",),
+    abi="io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS",
+)
+STUCK_LANES = _gauge("daemon_stuck_lanes", "Devices quarantined because a read has not returned.")
+STUCK_READER_PROCESSES = _gauge(
+    "daemon_stuck_reader_processes", "Former readers that cannot end because a driver holds one of their reads."
+)
+OVERFLOW = _gauge("daemon_completion_overflow", "1 if io_uring completions ever found no room.")
+RECORDS_DROPPED = _counter("daemon_records_dropped", "Records the reader could not send to a late server.")
+
+UEVENTS = _counter("daemon_uevents", "Kernel events received, by subsystem.", ("subsystem",))
+UEVENTS_LOST = _counter("daemon_uevents_lost", "Times the kernel dropped events; each causes a rescan.")
+RESCANS = _counter("daemon_rescans", "Scans of sysfs, by reason.", ("reason",))
+TASK_RESTARTS = _counter("daemon_task_restarts", "Tasks that failed and were started again.", ("task",))
+
+HTTP_REQUESTS = _counter("daemon_http_requests", "HTTP requests answered, by status code.", ("code",))
+SCRAPES_IN_FLIGHT = _gauge("daemon_scrapes_in_flight", "Scrapes being answered.")
+SCRAPE_SECONDS = _counter("daemon_scrape_seconds", "Time spent rendering pages.", (), Unit.SECONDS)

@@ -1,0 +1,99 @@
+"""Who still holds a stuck device, across restarts of the daemon.
+
+A reader whose read is stuck in a driver outlives its server. What it holds is noted in a file of the runtime
+directory, one per reader: a new server finds there which devices must start quarantined, instead of sending a
+second reader into the same driver. A note is good as long as that very process (pid and start time) exists.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+
+__all__ = ["Holders", "is_alive", "start_time"]
+
+_NAME = "stuck-reader-"
+
+
+def start_time(pid: int) -> int | None:
+    """Start time of a process in clock ticks (field 22 of /proc/PID/stat), None where it is gone or a corpse.
+
+    A process whose main thread has ended but one of whose threads is stuck still counts: it shows as Z with
+    more than one thread (field 20).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rsplit(b")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
+        return None
+    return int(fields[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether that very process still exists."""
+    return start_time(pid) == started
+
+
+class Holders:
+    """The notes. `directory` may not exist or not be writable: then nothing outlives this server."""
+
+    def __init__(self, directory: str, sysfs: str) -> None:
+        self._directory = directory
+        self._sysfs = os.path.realpath(sysfs)
+        self._held: dict[tuple[int, int], dict[str, str]] = {}
+        self._read()
+
+    def note(self, pid: int, stuck: Mapping[str, str]) -> None:
+        """Reader `pid` holds these devices (id -> file); an empty mapping removes its note."""
+        started = start_time(pid)
+        path = f"{self._directory}/{_NAME}{pid}"
+        if not stuck or started is None:
+            self._held = {key: held for key, held in self._held.items() if key[0] != pid}
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return
+        self._held[pid, started] = dict(stuck)
+        text = json.dumps({"pid": pid, "started": started, "sysfs": self._sysfs, "stuck": dict(stuck)})
+        with contextlib.suppress(OSError):
+            os.makedirs(self._directory, mode=0o755, exist_ok=True)
+            with open(f"{path}.new", "w", encoding="ascii") as new:
+                new.write(text)
+            os.replace(f"{path}.new", path)
+
+    def held(self, but: int) -> dict[str, tuple[int, str]]:
+        """Devices held by readers other than `but` that still exist: id -> (pid, file)."""
+        found: dict[str, tuple[int, str]] = {}
+        for (pid, started), stuck in list(self._held.items()):
+            if pid == but:
+                continue
+            if is_alive(pid, started):
+                found |= {device: (pid, path) for device, path in stuck.items()}
+            else:
+                self.note(pid, {})
+        return found
+
+    def processes(self, but: int) -> int:
+        """How many former readers cannot end."""
+        return len({pid for pid, _ in self.held(but).values()})
+
+    def _read(self) -> None:
+        try:
+            names = [name for name in os.listdir(self._directory) if name.startswith(_NAME)]
+        except OSError:
+            return
+        for name in names:
+            try:
+                with open(f"{self._directory}/{name}", encoding="ascii") as note:
+                    content = json.loads(note.read(65536))
+                pid, started = int(content["pid"]), int(content["started"])
+                stuck = {str(device): str(path) for device, path in content["stuck"].items()}
+                sysfs = content["sysfs"]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if not is_alive(pid, started):
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self._directory}/{name}")
+            elif sysfs == self._sysfs:
+                self._held[pid, started] = stuck

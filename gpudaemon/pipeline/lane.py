@@ -1,0 +1,445 @@
+"""One device on the server's side: takes its readings, keeps values, their age and the outcome of each file.
+
+Owner: the device. A lane and all it holds goes with its device or with a change of its plan.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from gpudaemon.errors import Malformed
+from gpudaemon.model.metric import Metric, Series
+from gpudaemon.model.outcome import Outcome, of_open_errno, of_read_errno
+from gpudaemon.model.snapshot import Samples
+from gpudaemon.pipeline.plan import DevicePlan, PlannedFile
+from gpudaemon.pipeline.policy import RETRY_GROUP, demoted_group, is_slow, retry_delay
+from gpudaemon.pipeline.rest import Rest
+from gpudaemon.reader.channel import GROUPS, OPEN_ERROR, PARKED, LaneMemory
+
+__all__ = ["DeviceLane", "Figures"]
+
+_log = logging.getLogger(__name__)
+_WORST_FRESHNESS = 3.0
+_PREFIXES = 4096
+_SLOW_CHAIN = 0.02
+
+
+class Figures:
+    """Counters of one device that outlive its plans: they go when the device is forgotten."""
+
+    __slots__ = (
+        "decoder_failures",
+        "hangs",
+        "left_suspended",
+        "logged",
+        "malformed",
+        "read_seconds",
+        "reads",
+        "rows_dropped",
+        "since",
+        "ticks_missed",
+    )
+
+    def __init__(self) -> None:
+        self.reads: dict[Outcome, int] = {}
+        self.malformed: dict[str, int] = {}
+        self.read_seconds = 0.0
+        self.hangs = 0
+        self.decoder_failures = 0
+        self.rows_dropped = 0
+        self.ticks_missed = 0
+        self.left_suspended = 0.0
+        self.logged: set[str] = set()
+        self.since = time.time()
+
+    def count(self, outcome: Outcome, by: int = 1) -> None:
+        """Count reads by outcome."""
+        self.reads[outcome] = self.reads.get(outcome, 0) + by
+
+
+class _File:
+    """Where one file stands: its group, its last content, its failures."""
+
+    __slots__ = ("at", "cost", "counters", "failures", "group", "index", "plan", "raw", "retry", "slow")
+
+    def __init__(self, index: int, plan: PlannedFile, counters: tuple[tuple[str, int], ...]) -> None:
+        self.index = index
+        self.counters = counters
+        self.plan = plan
+        self.group = plan.group
+        self.raw: bytes | None = None
+        self.at = 0.0
+        self.failures = 0
+        self.retry = 0.0
+        self.slow = 0
+        self.cost = 0.0
+
+
+class DeviceLane:
+    """See the module. All moments are CLOCK_MONOTONIC seconds; `clock` is there for tests.
+
+    changed: called when the device must be looked at again because reads say it is gone.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        plan: DevicePlan,
+        memory: LaneMemory,
+        figures: Figures,
+        created: dict[str, float],
+        *,
+        gone: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.number = number
+        self.plan = plan
+        self.memory = memory
+        self.figures = figures
+        self.created = created
+        self.rest = Rest()
+        self.state = Outcome.STALE
+        self.power = ""
+        self.hung_file = ""
+        self.hung_since = 0.0
+        self.newest = 0.0
+        self.answered = False
+        self._gone = gone
+        self._clock = clock
+        self._born = clock()
+        self._suspended_at = 0.0
+        self.values: list[float | None] = list(plan.initial)
+        self.rows: dict[int, dict[Metric, list[tuple[str, float]]]] = {}
+        self._prefixes: dict[tuple[Metric, tuple[str, ...]], str] = {}
+        self._files = [
+            _File(index, file, tuple(c for c in plan.counters if file.first <= c[1] < file.first + file.count))
+            for index, file in enumerate(plan.files)
+        ]
+        self._groups: list[list[_File]] = [[] for _ in range(GROUPS)]
+        for file in self._files[1 if plan.gated else 0 :]:
+            self._groups[file.group].append(file)
+        self._parked: list[_File] = []
+
+    def groups(self) -> list[int]:
+        """The group of each file, as a lane's memory wants it."""
+        return [file.group for file in self._files]
+
+    def adopt(self, number: int, memory: LaneMemory) -> None:
+        """A new reader reads this lane from now on, in `memory` made with `groups()`."""
+        self.number = number
+        self.memory = memory
+        self.hung_file = ""
+        for file in self._files:
+            file.slow = 0 if file.group == file.plan.group else file.slow
+
+    # What the reader tells
+
+    def finished(self, groups: int, chain: int, started: float, ended: float) -> None:
+        """A chain ended: take over what the files of `groups` say."""
+        memory = self.memory
+        lengths = memory.lengths.tolist()
+        content = memory.content
+        taken = []
+        for group in range(GROUPS):
+            if groups >> group & 1:
+                for file in self._groups[group]:
+                    length = lengths[file.index]
+                    taken.append((file, length, content(file.index, length) if length >= 0 else b""))
+        if memory.begun != chain:
+            # The next chain began while we copied: the content may be torn. Its own record is on the way.
+            self.figures.ticks_missed += 1
+            return
+        if self.plan.gated:
+            self._see_power(lengths[0])
+        self._awake()
+        good, gone = self._take(taken, ended)
+        self.figures.count(Outcome.OK, good)
+        self.figures.read_seconds += ended - started
+        if ended - started > _SLOW_CHAIN:
+            self._weigh([file for file, _, _ in taken])
+        if self._groups[RETRY_GROUP]:
+            self._send_home()
+        if good:
+            self.newest = ended
+            self.state = Outcome.OK
+        elif gone:
+            self.state = Outcome.GONE
+        self.answered = True
+        if gone:
+            self._gone()
+        self._consider_rest(ended)
+
+    def _take(self, taken: list[tuple[_File, int, bytes]], ended: float) -> tuple[int, int]:
+        """Take over results; returns how many are good and how many say that the device is gone."""
+        good = gone = 0
+        for file, length, raw in taken:
+            if length < 0:
+                gone += self._failed(file, length, ended)
+            elif raw == file.raw or self._decode(file, raw):
+                file.at = ended
+                good += 1
+        return good, gone
+
+    def withheld(self, ended: float, *, resting: bool) -> None:
+        """The power state forbids reading, or the device is resting; the state's text is in slot 0."""
+        length = self.memory.lengths[0]
+        self._see_power(length)
+        self.answered = True
+        if resting:
+            self.state = Outcome.RESTING
+            return
+        if length < 0:
+            self.figures.count(self._outcome(length))
+            self.state = Outcome.DENIED if self._outcome(length) is Outcome.DENIED else Outcome.STALE
+            self._clear()
+            return
+        if self._suspended_at:
+            self.figures.left_suspended += ended - self._suspended_at
+        else:
+            self._clear()
+        self._suspended_at = ended
+        self.state = Outcome.SUSPENDED
+        self.rest.slept()
+        self.memory.rest_until = 0.0
+
+    def hung(self, index: int, since: float) -> None:
+        """The deadline passed in file `index`."""
+        self.state = Outcome.HUNG
+        self.answered = True
+        self.figures.hangs += 1
+        self.figures.count(Outcome.HUNG)
+        self.hung_file = self.plan.files[index].path
+        self.hung_since = since
+        _log.warning(
+            "read hangs, device quarantined", extra={"device": self.plan.device.id, "attribute": self.hung_file}
+        )
+
+    def resumed(self) -> None:
+        """The read that hung came back; the device is read again from the start."""
+        _log.info(
+            "device answers again",
+            extra={"device": self.plan.device.id, "seconds": round(self._clock() - self.hung_since, 1)},
+        )
+        self.state = Outcome.STALE
+        self.hung_file = ""
+        for file in self._files:
+            file.raw = None
+
+    # What the server's clock brings
+
+    def retry(self, now: float) -> None:
+        """Ask files again whose time has come."""
+        due = [file for file in self._parked if file.retry <= now]
+        if due:
+            self._parked = [file for file in self._parked if file.retry > now]
+            for file in due:
+                self._move(file, RETRY_GROUP)
+
+    def samples(self, now: float) -> Samples:
+        """This device's part of a snapshot: values that are fresh, None for the others."""
+        values = self.values.copy()
+        periods = self.memory.periods.tolist()
+        horizons = [max(3 * period, _WORST_FRESHNESS) for period in periods]
+        stale: set[int] = set()
+        for file in self._files:
+            group = file.group if file.group != PARKED else file.plan.group
+            horizon = horizons[file.plan.group if group == RETRY_GROUP else group]
+            if file.raw is None or now - file.at > horizon:
+                plan = file.plan
+                for place in range(plan.first, plan.first + plan.count):
+                    values[place] = None
+                if plan.rows is not None:
+                    stale.add(file.index)
+        rows: dict[Metric, list[tuple[str, float]]] = {}
+        for index, found in self.rows.items():
+            if index not in stale:
+                for metric, lines in found.items():
+                    rows.setdefault(metric, []).extend(lines)
+        return Samples(
+            self.plan.device.id,
+            self.plan.blocks,
+            tuple(values),
+            {metric: tuple(lines) for metric, lines in rows.items()},
+            self.created,
+        )
+
+    def facts(self) -> Mapping[str, bytes | None]:
+        """Contents of the files of a facts plan."""
+        return {file.plan.path: file.raw for file in self._files}
+
+    def outcome_of(self, path: str) -> Outcome | None:
+        """Outcome of a parked file, None for one that is read."""
+        return next((self._outcome_of_file(file) for file in self._parked if file.plan.path == path), None)
+
+    def demoted(self) -> list[tuple[str, float, float]]:
+        """Files with a slower cadence of their own: path, period and seconds of the last read."""
+        return [
+            (file.plan.path, self.memory.periods[file.group], file.cost)
+            for file in self._files
+            if file.slow and file.group not in (PARKED, file.plan.group)
+        ]
+
+    # Within
+
+    def _decode(self, file: _File, raw: bytes) -> bool:
+        """Take over new content; False where it gives nothing."""
+        plan = file.plan
+        try:
+            if len(raw) >= plan.limit:
+                raise Malformed("oversized")
+            if plan.decode is not None:
+                values = plan.decode(raw)
+                if len(values) != plan.count:
+                    raise AssertionError(f"{len(values)} values for {plan.count} series")
+                if file.counters:
+                    self._watch_counters(file, values)
+                self.values[plan.first : plan.first + plan.count] = values
+            elif plan.rows is not None:
+                self.rows[file.index] = self._take_rows(file, raw)
+        except Malformed as error:
+            self._malformed(file, raw, error.reason)
+            return False
+        except Exception:
+            self._bug(file, raw)
+            return False
+        file.raw = raw
+        file.failures = 0
+        return True
+
+    def _watch_counters(self, file: _File, values: Sequence[float | None]) -> None:
+        """A counter that falls was reset by the driver: remember when, for OpenMetrics' _created."""
+        for prefix, index in file.counters:
+            new, old = values[index - file.plan.first], self.values[index]
+            if new is not None and old is not None and new < old:
+                self.created[prefix] = time.time()
+
+    def _take_rows(self, file: _File, raw: bytes) -> dict[Metric, list[tuple[str, float]]]:
+        found: dict[Metric, list[tuple[str, float]]] = {}
+        seen: set[str] = set()
+        assert file.plan.rows is not None
+        for count, (metric, labels, value) in enumerate(file.plan.rows(raw)):
+            if count >= file.plan.bound:
+                self.figures.rows_dropped += 1
+                break
+            prefix = self._prefixes.get((metric, labels))
+            if prefix is None:
+                prefix = Series(metric, labels).prefix()
+                if len(self._prefixes) < _PREFIXES:
+                    self._prefixes[metric, labels] = prefix
+            if prefix not in seen:
+                seen.add(prefix)
+                found.setdefault(metric, []).append((prefix, value))
+        return found
+
+    def _malformed(self, file: _File, raw: bytes, reason: str) -> None:
+        self.figures.malformed[reason] = self.figures.malformed.get(reason, 0) + 1
+        self.figures.count(Outcome.MALFORMED)
+        self._forget(file)
+        self._log_once(file, f"malformed ({reason})", raw)
+
+    def _bug(self, file: _File, raw: bytes) -> None:
+        self.figures.decoder_failures += 1
+        self._forget(file)
+        if f"bug {file.plan.path}" not in self.figures.logged:
+            self.figures.logged.add(f"bug {file.plan.path}")
+            _log.error("decoder failed, please report: %s", traceback.format_exc(limit=-4))
+            self._log_once(file, "decoder failed", raw)
+
+    def _log_once(self, file: _File, what: str, raw: bytes) -> None:
+        if file.plan.path not in self.figures.logged:
+            self.figures.logged.add(file.plan.path)
+            _log.warning(
+                what,
+                extra={
+                    "device": self.plan.device.id,
+                    "attribute": file.plan.path,
+                    "content": repr(raw[:64]),
+                },
+            )
+
+    def _forget(self, file: _File) -> None:
+        """Nothing is known of this file any more."""
+        file.raw = None
+        for place in range(file.plan.first, file.plan.first + file.plan.count):
+            self.values[place] = None
+        self.rows.pop(file.index, None)
+
+    def _clear(self) -> None:
+        for file in self._files[1 if self.plan.gated else 0 :]:
+            if file.raw is not None:
+                self._forget(file)
+
+    def _outcome(self, length: int) -> Outcome:
+        if length <= -OPEN_ERROR:
+            return of_open_errno(-length - OPEN_ERROR)
+        return of_read_errno(-length)
+
+    def _outcome_of_file(self, file: _File) -> Outcome:
+        return self._outcome(self.memory.lengths[file.index])
+
+    def _failed(self, file: _File, length: int, now: float) -> int:
+        """Take over a failure; returns 1 where it says that the device is gone."""
+        outcome = self._outcome(length)
+        self.figures.count(outcome)
+        self._forget(file)
+        file.failures += 1
+        if outcome is Outcome.GONE:
+            return 1
+        if outcome is Outcome.DENIED:
+            self._log_once(file, "permission denied", b"")
+        file.retry = now + retry_delay(outcome, file.failures, now - self._born)
+        self._move(file, PARKED)
+        self._parked.append(file)
+        return 0
+
+    def _move(self, file: _File, group: int) -> None:
+        if file.group != PARKED:
+            self._groups[file.group].remove(file)
+        file.group = group
+        if group != PARKED:
+            self._groups[group].append(file)
+        self.memory.move(file.index, group)
+
+    def _send_home(self) -> None:
+        for file in list(self._groups[RETRY_GROUP]):
+            if file.raw is not None:
+                self._move(file, file.plan.group)
+
+    def _weigh(self, files: list[_File]) -> None:
+        """After a slow chain: files that are twice too dear for their period get a slower one of their own."""
+        for file in files:
+            if file.group in (PARKED, RETRY_GROUP):
+                continue
+            file.cost = cost = self.memory.costs[file.index]
+            period = self.memory.periods[file.group]
+            if is_slow(cost, period):
+                file.slow += 1
+                if file.slow >= 2:
+                    group = demoted_group(cost, period)
+                    if group != file.group:
+                        self._move(file, group)
+            elif file.slow and not is_slow(cost, self.memory.periods[file.plan.group]):
+                file.slow -= 1
+                if not file.slow:
+                    self._move(file, file.plan.group)
+
+    def _see_power(self, length: int) -> None:
+        if length >= 0:
+            self.power = self.memory.content(0, length).decode("ascii", "replace").strip()
+        elif self._outcome(length) is Outcome.ABSENT:
+            self.power = ""
+
+    def _awake(self) -> None:
+        self._suspended_at = 0.0
+
+    def _consider_rest(self, now: float) -> None:
+        plan = self.plan
+        if plan.control_auto < 0 or self.values[plan.control_auto] != 1:
+            return
+        delay = self.values[plan.autosuspend] if plan.autosuspend >= 0 else None
+        armed = delay is not None and delay >= 0 and self.power == "active"
+        idle = not any(self.values[index] for index in plan.busy)
+        until = self.rest.look(now, armed=armed, delay=delay or 0.0, idle=idle)
+        if until:
+            self.memory.rest_until = until

@@ -1,0 +1,252 @@
+"""Lanes and the daemon's own figures become a snapshot: immutable, and cheap enough to make at every scrape."""
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+
+from gpudaemon import __version__
+from gpudaemon.discovery.inventory import Inventory
+from gpudaemon.drivers import driver_for
+from gpudaemon.metrics import daemon as rows
+from gpudaemon.metrics import gpu, pcie, runtime_power
+from gpudaemon.metrics.device import NUMA_NODE
+from gpudaemon.model.device import DeviceKind
+from gpudaemon.model.metric import Kind, Metric, Series
+from gpudaemon.model.outcome import Outcome
+from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
+from gpudaemon.parsers.power_state import RUNTIME_STATUSES
+from gpudaemon.parsers.text import text_or_empty
+from gpudaemon.pipeline.link import ReaderLink
+from gpudaemon.pipeline.sampler import Entry, Sampler
+
+__all__ = ["STATES", "Counts", "Publisher"]
+
+STATES = ("ok", "suspended", "resting", "hung", "gone", "denied", "stale")
+"""How the daemon can stand with a device."""
+_CLASS_INFO = (gpu.INFO, pcie.INFO)
+_NO_BLOCKS: Mapping[Metric, Block] = {}
+_REMEMBERED = 2048
+_PREFIXES = 65536
+_SHARED = 0.1
+
+
+class Counts:
+    """What the daemon's other parts count about themselves; each goes with the process."""
+
+    def __init__(self) -> None:
+        self.uevents: dict[str, int] = {}
+        self.uevents_lost = 0
+        self.rescans: dict[str, int] = {}
+        self.task_restarts: dict[str, int] = {}
+
+
+class _Lines:
+    """Gathers (prefix, value) lines by metric; prefixes are rendered once and kept, within a bound.
+
+    since: unix time at which counters added from now on began at zero.
+    """
+
+    def __init__(self, prefixes: dict[tuple[str, ...], str], since: float) -> None:
+        self._prefixes = prefixes
+        self.rows: dict[Metric, list[tuple[str, float]]] = {}
+        self.created: dict[str, float] = {}
+        self.since = since
+
+    def add(self, metric: Metric, value: float, *labels: str) -> None:
+        key = (metric.name, *labels)
+        prefix = self._prefixes.get(key)
+        if prefix is None:
+            prefix = Series(metric, labels).prefix()
+            if len(self._prefixes) >= _PREFIXES:
+                self._prefixes.clear()
+            self._prefixes[key] = prefix
+        if metric.kind is Kind.COUNTER:
+            self.created[prefix] = self.since
+        self.rows.setdefault(metric, []).append((prefix, value))
+
+
+class Publisher:
+    """Makes snapshots of all that the sampler, the inventory and the reader's link know."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        inventory: Inventory,
+        link: ReaderLink,
+        counts: Counts,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sampler = sampler
+        self._inventory = inventory
+        self._link = link
+        self._counts = counts
+        self._clock = clock
+        self._started = time.time()
+        self._prefixes: dict[tuple[str, ...], str] = {}
+        self._info: dict[str, tuple[Mapping[Metric, Block], tuple[tuple[Metric, str], ...]]] = {}
+        self._versions = 0
+        self._newest: Snapshot | None = None
+        self._made = -1
+        self._made_at = 0.0
+
+    def snapshot(self) -> Snapshot:
+        """The host as it is known now; scrapes that come together share one snapshot."""
+        now = self._clock()
+        if self._newest is not None and self._made == self._sampler.version and now - self._made_at < _SHARED:
+            return self._newest
+        self._made, self._made_at = self._sampler.version, now
+        self._versions += 1
+        samples: list[Samples] = []
+        views: list[DeviceView] = []
+        lines = _Lines(self._prefixes, self._started)
+        self._own(lines)
+        self._missing(lines)
+        for id_, entry in self._sampler.entries.items():
+            lane = entry.lane
+            if lane is not None and lane.plan.blocks:
+                part = lane.samples(now)
+                samples.append(part)
+                self._remember(id_, part)
+            lines.since = entry.figures.since
+            self._device(lines, entry, now)
+            views.append(self._view(entry, now))
+        own = {metric: tuple(found) for metric, found in lines.rows.items()}
+        samples.append(Samples("", _NO_BLOCKS, (), own, lines.created))
+        self._newest = Snapshot(
+            at=time.time(), version=self._versions, samples=tuple(samples), devices=tuple(views)
+        )
+        return self._newest
+
+    def ready(self) -> tuple[bool, str]:
+        """Ready once every device has answered: read, asleep, hung or refused."""
+        waiting = [entry for entry in self._sampler.entries.values() if not _answered(entry)]
+        if not self._link.up:
+            return False, "no reader"
+        if waiting:
+            return False, f"waiting for {len(waiting)} of {len(self._sampler.entries)} devices"
+        return True, f"{len(self._sampler.entries)} devices"
+
+    def _remember(self, id_: str, part: Samples) -> None:
+        """The `_info` series of a device outlive it, so that a missing one can still be named."""
+        known = self._info.get(id_)
+        if known is not None and known[0] is part.blocks:
+            return
+        found = tuple(
+            (metric, prefix)
+            for metric in _CLASS_INFO
+            if metric in part.blocks
+            for prefix in part.blocks[metric].prefixes
+        )
+        if len(self._info) >= _REMEMBERED:
+            self._info.clear()
+        self._info[id_] = (part.blocks, found)
+
+    def _device(self, lines: _Lines, entry: Entry, now: float) -> None:
+        id_, state, figures, lane = entry.device.id, entry.state.value, entry.figures, entry.lane
+        for word in STATES:
+            lines.add(rows.DEVICE_STATE, int(word == state), id_, word)
+        for outcome, count in figures.reads.items():
+            lines.add(rows.READS, count, id_, outcome.value)
+        for reason, count in figures.malformed.items():
+            lines.add(rows.MALFORMED, count, id_, reason)
+        lines.add(rows.READ_SECONDS, figures.read_seconds, id_)
+        lines.add(rows.HANGS, figures.hangs, id_)
+        for metric, value in (
+            (rows.SUSPENDED_SEEN, figures.left_suspended),
+            (rows.DECODER_FAILURES, figures.decoder_failures),
+            (rows.ROWS_DROPPED, figures.rows_dropped),
+            (rows.TICKS_MISSED, figures.ticks_missed),
+        ):
+            if value:
+                lines.add(metric, value, id_)
+        if entry.held is not None:
+            lines.add(rows.STUCK_READ_AGE, now - entry.held_since, id_, entry.held[1])
+        if lane is None:
+            return
+        if lane.newest:
+            lines.add(rows.DATA_AGE, now - lane.newest, id_)
+        if lane.power:
+            for word in RUNTIME_STATUSES:
+                lines.add(runtime_power.POWER_STATE, int(word == lane.power), id_, word)
+        if lane.hung_file:
+            lines.add(rows.STUCK_READ_AGE, now - lane.hung_since, id_, lane.hung_file)
+        for path, period, cost in lane.demoted():
+            lines.add(rows.ATTRIBUTE_PERIOD, period, id_, path)
+            lines.add(rows.ATTRIBUTE_READ_SECONDS, cost, id_, path)
+
+    def _missing(self, lines: _Lines) -> None:
+        for id_ in self._inventory.missing:
+            lines.add(rows.DEVICE_MISSING, 1, id_)
+            for metric, prefix in self._info.get(id_, (_NO_BLOCKS, ()))[1]:
+                lines.rows.setdefault(metric, []).append((prefix, 1))
+
+    def _own(self, lines: _Lines) -> None:
+        link, counts = self._link, self._counts
+        beat = link.heartbeat
+        kinds = [device.kind for device in self._inventory.devices.values()]
+        for kind in DeviceKind:
+            lines.add(rows.DEVICES, kinds.count(kind), kind.value)
+        lines.add(rows.BUILD_INFO, 1, __version__, platform.python_version())
+        if link.engine:
+            lines.add(rows.ENGINE_INFO, 1, link.engine, link.reason)
+        lines.add(rows.READER_UP, int(link.up))
+        lines.add(rows.READER_CPU, link.cpu_seconds)
+        lines.add(rows.READS_IN_FLIGHT, beat[3])
+        lines.add(rows.WORKERS, beat[4])
+        if beat[6]:
+            lines.add(rows.WORKER_LIMIT, beat[6] >> 32, "bounded")
+            lines.add(rows.WORKER_LIMIT, beat[6] & 0xFFFFFFFF, "unbounded")
+        lines.add(rows.STUCK_LANES, beat[2])
+        lines.add(rows.STUCK_READER_PROCESSES, self._sampler.stuck_processes)
+        lines.add(rows.OVERFLOW, beat[1])
+        lines.add(rows.RECORDS_DROPPED, link.records_dropped)
+        lines.add(rows.UEVENTS_LOST, counts.uevents_lost)
+        for metric, by_label in (
+            (rows.READER_RESTARTS, link.restarts),
+            (rows.UEVENTS, counts.uevents),
+            (rows.RESCANS, counts.rescans),
+            (rows.TASK_RESTARTS, counts.task_restarts),
+        ):
+            for label, count in by_label.items():
+                lines.add(metric, count, label)
+
+    def _view(self, entry: Entry, now: float) -> DeviceView:
+        device, lane = entry.device, entry.lane
+        planned = lane.plan if lane is not None else None
+        return DeviceView(
+            id=device.id,
+            kind=device.kind.value,
+            driver=device.driver,
+            path=device.path,
+            nodes=device.nodes,
+            numa_node=_numa_node(entry),
+            state=entry.state.value,
+            age=now - lane.newest if lane is not None and lane.newest else None,
+            identity=_identity(entry),
+            attributes=len(planned.files) if planned is not None else 0,
+        )
+
+
+def _answered(entry: Entry) -> bool:
+    """Whether it is known how the device stands: it was read as planned, or sleeps, hangs or refuses."""
+    if entry.state is not Outcome.STALE:
+        return entry.state is not Outcome.OK or entry.lane is None or bool(entry.lane.plan.blocks)
+    return entry.held is not None or (entry.lane is not None and entry.lane.answered)
+
+
+def _identity(entry: Entry) -> Mapping[str, str]:
+    """What the driver's identity files say, empty ones left out."""
+    facts = entry.facts or {}
+    driver = driver_for(entry.device)
+    found = {label: text_or_empty(facts.get(path)) for label, path in driver.identity.items()}
+    return {label: text for label, text in found.items() if text}
+
+
+def _numa_node(entry: Entry) -> int | None:
+    lane = entry.lane
+    block = lane.plan.blocks.get(NUMA_NODE) if lane is not None else None
+    if lane is None or block is None:
+        return None
+    value = lane.values[block.indexes[0]]
+    return int(value) if value is not None else None

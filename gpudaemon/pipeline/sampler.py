@@ -1,0 +1,260 @@
+"""All lanes: a device comes, its facts are read, its plan is made, its readings are taken, it goes.
+
+Everything here runs on the event loop and does no I/O but with the reader: a device is read by nobody else.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpudaemon.drivers import Facts
+from gpudaemon.model.device import Device
+from gpudaemon.model.outcome import Outcome
+from gpudaemon.pipeline.holders import Holders
+from gpudaemon.pipeline.lane import DeviceLane, Figures
+from gpudaemon.pipeline.link import ReaderLink, Record
+from gpudaemon.pipeline.plan import DevicePlan, facts_needed, facts_plan, make_plan, reader_plan
+from gpudaemon.pipeline.policy import DEMOTED_PERIODS, RETRY_PERIOD
+from gpudaemon.reader.channel import GROUPS, LaneMemory, RecordKind
+
+__all__ = ["Entry", "Periods", "Sampler"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Periods:
+    """Seconds between readings, by cadence, and the deadline of a single read."""
+
+    static: float
+    slow: float
+    normal: float
+    fast: float
+    deadline: float
+
+    def by_group(self) -> list[float]:
+        """Periods of the reader's groups: the cadences, the demoted ones, the group of files asked again."""
+        periods = [self.static, self.slow, self.normal, self.fast, *DEMOTED_PERIODS]
+        periods += [DEMOTED_PERIODS[-1]] * (GROUPS - len(periods))
+        periods[-1] = RETRY_PERIOD
+        return periods
+
+
+@dataclass(slots=True)
+class Entry:
+    """One device of the inventory with all that is kept for it.
+
+    lane: None while it is quarantined from the start. facts: None until they are read.
+    held: (pid, file) of the former reader that holds it; held_since: since when this server knows.
+    """
+
+    device: Device
+    figures: Figures = field(default_factory=Figures)
+    created: dict[str, float] = field(default_factory=dict)
+    lane: DeviceLane | None = None
+    facts: Facts | None = None
+    held: tuple[int, str] | None = None
+    held_since: float = 0.0
+
+    @property
+    def state(self) -> Outcome:
+        """How the daemon stands with the device."""
+        if self.held is not None:
+            return Outcome.HUNG
+        return self.lane.state if self.lane is not None else Outcome.STALE
+
+
+class Sampler:
+    """See the module.
+
+    collectors: names of those in use, None for all. gone: a device seems to be gone, look again.
+    on_facts: contents that were asked for with `read_once`.
+    """
+
+    def __init__(
+        self,
+        link: ReaderLink,
+        holders: Holders,
+        *,
+        sysfs: str,
+        periods: Periods,
+        collectors: Sequence[str] | None = None,
+        gone: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._link = link
+        self._holders = holders
+        self._sysfs = sysfs
+        self._periods = periods
+        self._collectors = collectors
+        self._gone = gone
+        self._numbers = 0
+        self._by_number: dict[int, Entry] = {}
+        self._once: dict[str, tuple[Entry, Callable[[Facts], None]]] = {}
+        self.entries: dict[str, Entry] = {}
+        self.stuck_processes = 0
+        self.version = 0
+        link.on_record = self.take
+        link.on_start = self._reader_started
+        link.on_lost = self._reader_lost
+
+    # Devices come and go
+
+    def set_devices(self, devices: Iterable[Device]) -> None:
+        """Make the lanes those of `devices`; a device that changed is planned anew, others are left alone."""
+        wanted = {device.id: device for device in devices}
+        for id_ in [id_ for id_ in self.entries if id_ not in wanted]:
+            self.remove(id_)
+        for id_, device in wanted.items():
+            entry = self.entries.get(id_)
+            if entry is None:
+                self.entries[id_] = entry = Entry(device)
+                self._open(entry)
+            elif entry.device != device:
+                self._close(entry)
+                entry.device = device
+                entry.facts = None
+                self._open(entry)
+
+    def remove(self, id_: str) -> None:
+        """A device is gone: everything kept for it goes too."""
+        entry = self.entries.pop(id_, None)
+        if entry is not None:
+            self._close(entry)
+            self.version += 1
+
+    def read_once(self, device: Device, paths: Sequence[str], done: Callable[[Facts], None]) -> None:
+        """Read files of a device that is not (yet) in the inventory; `done` gets their contents."""
+        old = self._once.pop(device.id, None)
+        if old is not None:
+            self._close(old[0])
+        entry = Entry(device)
+        self._once[device.id] = (entry, done)
+        self._send(entry, facts_plan(device, paths))
+
+    # The reader speaks
+
+    def take(self, record: Record) -> None:
+        """Take one record of a lane; those of lanes dropped meanwhile are nobody's."""
+        kind, code, index, number, groups, _, chain, started, ended = record
+        entry = self._by_number.get(number)
+        if entry is None or entry.lane is None:
+            return
+        lane = entry.lane
+        self.version += 1
+        if kind == RecordKind.FINISHED:
+            lane.finished(groups, chain, started, ended)
+            if code:
+                self._gone()
+            elif groups:
+                self._facts_read(entry, lane)
+        elif kind in (RecordKind.POWER, RecordKind.RESTING):
+            lane.withheld(ended, resting=kind == RecordKind.RESTING)
+        elif kind == RecordKind.HUNG:
+            lane.hung(index, started)
+            self._note_stuck()
+        elif kind == RecordKind.RESUMED:
+            lane.resumed()
+            self._note_stuck()
+
+    def tick(self, now: float) -> None:
+        """Once a second: files asked again, devices released by former readers, a silent reader replaced."""
+        for entry in self.entries.values():
+            if entry.lane is not None:
+                entry.lane.retry(now)
+        self._check_held()
+        self._link.watch(now)
+
+    # Within
+
+    def _open(self, entry: Entry) -> None:
+        """Start reading a device: its facts first, where its collectors need any."""
+        self.version += 1
+        held = self._holders.held(self._link.pid).get(entry.device.id)
+        if held is not None:
+            entry.held = held
+            entry.held_since = time.monotonic()
+            _log.warning(
+                "device is held by a former reader",
+                extra={"device": entry.device.id, "pid": held[0], "attribute": held[1]},
+            )
+            return
+        entry.held = None
+        needed = facts_needed(entry.device, self._collectors)
+        if entry.facts is None and needed:
+            self._send(entry, facts_plan(entry.device, needed))
+        else:
+            self._send(entry, make_plan(entry.device, entry.facts or {}, self._collectors))
+
+    def _send(self, entry: Entry, plan: DevicePlan) -> None:
+        """Make a lane for `plan` and hand it to the reader."""
+        self._numbers += 1
+        number = self._numbers
+        groups = [file.group for file in plan.files]
+        memory = self._memory(plan, number, groups)
+        state, born = (entry.lane.state, entry.lane.power) if entry.lane is not None else (Outcome.STALE, "")
+        entry.lane = DeviceLane(number, plan, memory, entry.figures, entry.created, gone=self._gone)
+        entry.lane.state, entry.lane.power = state, born
+        self._by_number[number] = entry
+
+    def _memory(self, plan: DevicePlan, number: int, groups: Sequence[int]) -> LaneMemory:
+        description = reader_plan(plan, number, self._sysfs, self._periods.deadline)
+        descriptor = LaneMemory.create(description, groups, self._periods.by_group())
+        memory = LaneMemory(descriptor)
+        self._link.send_lane(descriptor)
+        return memory
+
+    def _close(self, entry: Entry) -> None:
+        if entry.lane is not None:
+            self._by_number.pop(entry.lane.number, None)
+            self._link.drop_lane(entry.lane.number)
+            entry.lane = None
+
+    def _facts_read(self, entry: Entry, lane: DeviceLane) -> None:
+        """If this was a facts lane, its contents are here: plan what comes next."""
+        id_ = entry.device.id
+        once = self._once.get(id_)
+        if once is not None and once[0] is entry:
+            del self._once[id_]
+            self._close(entry)
+            once[1](lane.facts())
+        elif entry.facts is None and not lane.plan.blocks and lane.plan.files[lane.plan.gated :]:
+            entry.facts = lane.facts()
+            self._by_number.pop(lane.number, None)
+            self._link.drop_lane(lane.number)
+            self._send(entry, make_plan(entry.device, entry.facts, self._collectors))
+
+    def _note_stuck(self) -> None:
+        stuck = {
+            id_: entry.lane.hung_file
+            for id_, entry in self.entries.items()
+            if entry.lane is not None and entry.lane.hung_file
+        }
+        self._holders.note(self._link.pid, stuck)
+
+    def _check_held(self) -> None:
+        held: Mapping[str, tuple[int, str]] = self._holders.held(self._link.pid)
+        self.stuck_processes = len({pid for pid, _ in held.values()})
+        for id_, entry in self.entries.items():
+            if entry.held is not None and id_ not in held:
+                _log.info("device is free again", extra={"device": id_})
+                self._open(entry)
+
+    def _reader_lost(self, _: int) -> None:
+        """Nobody reads now. Values age by the ordinary rule; stuck lanes wait for their reader to end."""
+        self._by_number.clear()
+
+    def _reader_started(self) -> None:
+        """Hand every lane to the new reader, but those that a former one still holds."""
+        held = self._holders.held(self._link.pid)
+        everyone = [*self.entries.values(), *(entry for entry, _ in self._once.values())]
+        for entry in everyone:
+            if entry.device.id in held:
+                entry.held = held[entry.device.id]
+                entry.held_since = entry.lane.hung_since if entry.lane is not None else time.monotonic()
+                entry.lane = None
+            elif entry.lane is not None:
+                self._numbers += 1
+                lane = entry.lane
+                lane.adopt(self._numbers, self._memory(lane.plan, self._numbers, lane.groups()))
+                self._by_number[self._numbers] = entry

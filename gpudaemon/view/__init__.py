@@ -1,0 +1,4 @@
+"""Snapshot -> a person.
+
+listing   the devices, as a table or as JSON
+"""
