@@ -64,6 +64,7 @@ class Daemon:
         from gpudaemon.export.serve import serve
         from gpudaemon.metrics import daemon as rows
 
+        self._assemble()
         registry = private_registry()
         exposition = Exposition(
             snapshot=self._publisher.snapshot,
@@ -92,6 +93,7 @@ class Daemon:
 
     async def look(self) -> "Snapshot":
         """Read every device once and return what is known then; a hung one costs the deadline, no more."""
+        self._assemble()
         try:
             self._begin()
             end = time.monotonic() + _LOOK_GRACE + 2 * self._config.deadline
@@ -101,16 +103,14 @@ class Daemon:
         finally:
             await self._end()
 
-    def _begin(self) -> None:
-        """Build the parts between reader and snapshot, and start their tasks."""
+    def _assemble(self) -> None:
+        """Build the parts between reader and snapshot."""
         from gpudaemon.discovery.inventory import Inventory
         from gpudaemon.pipeline.holders import Holders
         from gpudaemon.pipeline.publish import Counts, Publisher
         from gpudaemon.pipeline.sampler import Periods, Sampler
-        from gpudaemon.sources.uevents import UeventSource, choose
 
         config = self._config
-        loop = asyncio.get_running_loop()
         static, slow, normal, fast = preset_periods(config.preset)
         self._counts = Counts()
         self._inventory = Inventory()
@@ -123,8 +123,14 @@ class Daemon:
             gone=lambda: self._look_again("read"),
         )
         self._publisher = Publisher(self._sampler, self._inventory, self._link, self._counts)
+
+    def _begin(self) -> None:
+        """Start the tasks and the stream of events. Raises ConfigError."""
+        from gpudaemon.sources.uevents import UeventSource, choose
+
+        loop = asyncio.get_running_loop()
         # Events before the first look at sysfs: what changes in between is not missed.
-        kind = choose(config.uevents)
+        kind = choose(self._config.uevents)
         if kind != "none":
             self._events = UeventSource(
                 kind,
