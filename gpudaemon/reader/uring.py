@@ -25,7 +25,7 @@ from typing import Any
 
 import liburing
 
-from gpudaemon.reader.engine import Chain, Step
+from gpudaemon.reader.engine import NOT_READ, Chain, Step
 
 __all__ = ["ENTRIES", "UringEngine", "worker_limits"]
 
@@ -60,13 +60,17 @@ def worker_limits(ring: int, bounded: int, unbounded: int) -> tuple[int, int]:
 
 
 class _Prepared:
-    """Submission entries of a chain, made once and copied into the ring at each start."""
+    """Submission entries of a chain, made once and copied into the ring at each start.
 
-    __slots__ = ("number", "segments")
+    stuck: position at which the chain was abandoned; what comes after it read /dev/null.
+    """
+
+    __slots__ = ("number", "segments", "stuck")
 
     def __init__(self, number: int, segments: list[Any]) -> None:
         self.number = number
         self.segments = segments
+        self.stuck = 0
 
 
 class UringEngine:
@@ -134,6 +138,7 @@ class UringEngine:
                 if number not in self._running:
                     self._end(chain)
                     return
+        chain.prepared.stuck = chain.position
         if chain.step is not Step.OPEN:
             for position in range(chain.position + 1, len(chain.indexes)):
                 os.dup2(self._null, chain.descriptors[position], inheritable=False)
@@ -172,7 +177,7 @@ class UringEngine:
                 if chain.step is Step.OPEN:
                     liburing.io_uring_prep_openat(entry, chain.paths[position], _OPEN_FLAGS, 0)
                 else:
-                    buffer = chain.buffers[position]
+                    (buffer,) = chain.buffers[position]
                     liburing.io_uring_prep_read(entry, chain.descriptors[position], buffer, len(buffer), 0)
                 liburing.io_uring_sqe_set_flags(entry, _ASYNC | (_HARDLINK if place < count - 1 else 0))
                 entry.user_data = number << 16 | position + 1
@@ -227,6 +232,8 @@ class UringEngine:
             position = (data & 0xFFFF) - 1
             if number not in taken:
                 taken[number] = position
+            if chain.abandoned and not result and position > chain.prepared.stuck:
+                result = NOT_READ
             chain.results[position] = result
             chain.position = position + 1
         for number, first in taken.items():
