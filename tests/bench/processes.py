@@ -1,0 +1,88 @@
+"""What processes cost: CPU time to the nanosecond, memory, descriptors, threads; and daemons to cost it.
+
+CPU time is the process clock of clock_getcpuclockid(3), which any process may read of any other: nanoseconds,
+ended threads and io_uring's kernel workers included (they are threads of their process), where
+/proc/PID/stat counts ticks of 10 ms and /proc/PID/task forgets threads that ended.
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+# Benches are run as scripts; the daemon to run and the rules of comparison belong to the tests.
+_TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_TESTS.parent), str(_TESTS), str(_TESTS / "live")]
+
+from daemon import Page, RunningDaemon, children, is_running, until  # noqa: E402
+
+__all__ = [
+    "ENGINES",
+    "Page",
+    "RunningDaemon",
+    "children",
+    "cpu_seconds",
+    "descriptors",
+    "is_running",
+    "machine",
+    "memory",
+    "of",
+    "threads",
+    "until",
+]
+
+ENGINES = ("io_uring", "threads")
+_SCHED_CLOCK = 2  # CPUCLOCK_SCHED of a whole process (linux/posix-timers.h)
+
+
+def of(daemon: RunningDaemon) -> dict[str, int]:
+    """Process ids of a daemon by name."""
+    return {"server": daemon.pid, "reader": daemon.reader, "launcher": daemon.launcher}
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU seconds of these processes since their start. Raises OSError for one that is gone."""
+    return sum(time.clock_gettime((~pid << 3) | _SCHED_CLOCK) for pid in pids)
+
+
+def memory(pid: int) -> dict[str, float]:
+    """MiB of a process: Rss, Pss (pages shared by n processes count 1/n) and Uss (pages of its own)."""
+    found: dict[str, float] = {}
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
+        for line in rollup.readlines()[1:]:
+            name, kilobytes = line.split()[:2]
+            found[name.rstrip(":")] = int(kilobytes) / 1024
+    return {
+        "Rss": found["Rss"],
+        "Pss": found["Pss"],
+        "Uss": found["Private_Clean"] + found["Private_Dirty"],
+    }
+
+
+def descriptors(pid: int) -> int:
+    """Open descriptors of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> tuple[int, int]:
+    """Threads of a process: its own, and kernel workers of io_uring, which come and go with the load."""
+    own = workers = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/comm", encoding="ascii", errors="replace") as name:
+                is_worker = name.read().startswith("iou-")
+        except FileNotFoundError:
+            continue
+        workers += is_worker
+        own += not is_worker
+    return own, workers
+
+
+def machine() -> str:
+    """One line about this machine, for a record of results."""
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, Linux {platform.release()},"
+        f" {platform.python_implementation()} {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    )
