@@ -84,7 +84,7 @@ def one(engine: str, seconds: float) -> bool:
         report("one stuck", waits, ages, True, limit)
         show("GPUs and others seen as hung", str(list(states.values()).count("hung")), "", "1")
         host.control.release(path)
-        back = daemon.until(lambda: not _hung(scraper), 15.0)
+        back = daemon.until(lambda: (sick, "ok") in _STATE.findall(scraper.page()), 15.0)
         show("until it is read again after release", back, "s")
         return sick in known and list(states.values()).count("hung") == 1
 
