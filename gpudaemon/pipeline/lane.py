@@ -7,6 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from gpudaemon.errors import Malformed
 from gpudaemon.model.metric import Metric, Series
@@ -15,7 +16,10 @@ from gpudaemon.model.snapshot import Samples
 from gpudaemon.pipeline.plan import DevicePlan, PlannedFile
 from gpudaemon.pipeline.policy import RETRY_GROUP, demoted_group, is_slow, retry_delay
 from gpudaemon.pipeline.rest import Rest
-from gpudaemon.reader.channel import GROUPS, OPEN_ERROR, PARKED, LaneMemory
+from gpudaemon.reader.channel import DEMOTED, GROUPS, OPEN_ERROR, PARKED, LaneMemory
+
+if TYPE_CHECKING:
+    import mmap
 
 __all__ = ["DeviceLane", "Figures"]
 
@@ -23,6 +27,18 @@ _log = logging.getLogger(__name__)
 _WORST_FRESHNESS = 3.0
 _PREFIXES = 4096
 _SLOW_CHAIN = 0.02
+
+
+class _Bits(dict[int, tuple[int, ...]]):
+    """mask -> the numbers of its bits, each mask worked out once; a host has a few dozen."""
+
+    def __missing__(self, mask: int) -> tuple[int, ...]:
+        bits = self[mask] = tuple(bit for bit in range(GROUPS) if mask >> bit & 1)
+        return bits
+
+
+_BITS = _Bits()
+_CADENCES = (1 << DEMOTED) - 1
 
 
 class Figures:
@@ -61,10 +77,27 @@ class Figures:
 class _File:
     """Where one file stands: its group, its last content, its failures."""
 
-    __slots__ = ("at", "cost", "counters", "failures", "group", "index", "plan", "raw", "retry", "slow")
+    __slots__ = (
+        "at",
+        "cost",
+        "counters",
+        "failures",
+        "group",
+        "index",
+        "moved",
+        "plan",
+        "raw",
+        "retry",
+        "slow",
+        "start",
+    )
 
-    def __init__(self, index: int, plan: PlannedFile, counters: tuple[tuple[str, int], ...]) -> None:
+    def __init__(
+        self, index: int, start: int, plan: PlannedFile, counters: tuple[tuple[str, int], ...]
+    ) -> None:
         self.index = index
+        self.start = start
+        self.moved = 0.0
         self.counters = counters
         self.plan = plan
         self.group = plan.group
@@ -74,6 +107,35 @@ class _File:
         self.retry = 0.0
         self.slow = 0
         self.cost = 0.0
+
+
+class _Region:
+    """Where the files of a group lie in a lane's memory, and what stood there last.
+
+    Most readings of most devices say what the one before said. Files of a group lie together, so that is seen
+    by comparing their lengths and slots as two runs of bytes, without looking at any file.
+    """
+
+    __slots__ = ("_contents", "_files", "_lengths", "_now", "_seen")
+
+    def __init__(self, files: Sequence[_File], memory: LaneMemory) -> None:
+        self._files = files
+        self._seen: tuple[bytes, bytes] | None = None
+        self._now: tuple[bytes, bytes] | None = None
+        self._lengths = self._contents = slice(0, 0)
+        if files and files[-1].index - files[0].index == len(files) - 1:
+            first, last = files[0], files[-1]
+            self._lengths = memory.lengths_of(first.index, last.index)
+            self._contents = slice(first.start, last.start + last.plan.limit)
+
+    def unchanged(self, memory: "mmap.mmap") -> bool:
+        """Whether every file says again what was accepted last."""
+        self._now = (memory[self._lengths], memory[self._contents])
+        return self._now == self._seen and self._contents.stop > 0
+
+    def accept(self) -> None:
+        """What `unchanged` saw was taken over; if any file gave nothing, all are looked at next time."""
+        self._seen = self._now if all(file.raw is not None for file in self._files) else None
 
 
 class DeviceLane:
@@ -101,6 +163,7 @@ class DeviceLane:
         self.rest = Rest()
         self.state = Outcome.STALE
         self.power = ""
+        self._power_raw = b""
         self.hung_file = ""
         self.hung_since = 0.0
         self.newest = 0.0
@@ -113,13 +176,20 @@ class DeviceLane:
         self.rows: dict[int, dict[Metric, list[tuple[str, float]]]] = {}
         self._prefixes: dict[tuple[Metric, tuple[str, ...]], str] = {}
         self._files = [
-            _File(index, file, tuple(c for c in plan.counters if file.first <= c[1] < file.first + file.count))
+            _File(
+                index,
+                memory.offsets[index],
+                file,
+                tuple(c for c in plan.counters if file.first <= c[1] < file.first + file.count),
+            )
             for index, file in enumerate(plan.files)
         ]
         self._groups: list[list[_File]] = [[] for _ in range(GROUPS)]
         for file in self._files[1 if plan.gated else 0 :]:
             self._groups[file.group].append(file)
         self._parked: list[_File] = []
+        self._group_at = [0.0] * GROUPS
+        self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
 
     def groups(self) -> list[int]:
         """The group of each file, as a lane's memory wants it."""
@@ -130,6 +200,7 @@ class DeviceLane:
         self.number = number
         self.memory = memory
         self.hung_file = ""
+        self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
         for file in self._files:
             file.slow = 0 if file.group == file.plan.group else file.slow
 
@@ -138,26 +209,34 @@ class DeviceLane:
     def finished(self, groups: int, chain: int, started: float, ended: float) -> None:
         """A chain ended: take over what the files of `groups` say."""
         memory = self.memory
-        lengths = memory.lengths.tolist()
-        content = memory.content
-        taken = []
-        for group in range(GROUPS):
-            if groups >> group & 1:
-                for file in self._groups[group]:
-                    length = lengths[file.index]
-                    taken.append((file, length, content(file.index, length) if length >= 0 else b""))
+        files: list[_File] = []
+        good = 0
+        for group in _BITS[groups]:
+            if group < DEMOTED and self._regions[group].unchanged(memory.map):
+                good += len(self._groups[group])
+            else:
+                files += self._read_by(group, started)
+        news = self._changed(files)
         if memory.begun != chain:
             # The next chain began while we copied: the content may be torn. Its own record is on the way.
             self.figures.ticks_missed += 1
             return
+        self._suspended_at = 0.0
         if self.plan.gated:
-            self._see_power(lengths[0])
-        self._awake()
-        good, gone = self._take(taken, ended)
-        self.figures.count(Outcome.OK, good)
+            self._see_power(memory.lengths[0])
+        for group in _BITS[groups]:
+            self._group_at[group] = ended
+        good += len(files) - len(news)
+        changed, gone = self._take(news, ended)
+        if news:
+            for group in _BITS[groups & _CADENCES]:
+                self._regions[group].accept()
+        good += changed
+        reads = self.figures.reads
+        reads[Outcome.OK] = reads.get(Outcome.OK, 0) + good
         self.figures.read_seconds += ended - started
         if ended - started > _SLOW_CHAIN:
-            self._weigh([file for file, _, _ in taken])
+            self._weigh([file for group in _BITS[groups] for file in self._groups[group]])
         if self._groups[RETRY_GROUP]:
             self._send_home()
         if good:
@@ -170,14 +249,35 @@ class DeviceLane:
             self._gone()
         self._consider_rest(ended)
 
-    def _take(self, taken: list[tuple[_File, int, bytes]], ended: float) -> tuple[int, int]:
-        """Take over results; returns how many are good and how many say that the device is gone."""
+    def _read_by(self, group: int, started: float) -> list[_File]:
+        """The files of `group` as the reader knew them when it began."""
+        if group < DEMOTED:
+            return self._groups[group]
+        # Files move into these groups one by one, perhaps while the group was being read.
+        return [file for file in self._groups[group] if file.moved < started]
+
+    def _changed(self, files: list[_File]) -> list[tuple[_File, int, bytes]]:
+        """Those of `files` that say something new or nothing at all, with length and content.
+
+        The others were decoded before, and what they say is as old as this reading now.
+        """
+        lengths = self.memory.lengths.tolist()
+        content = self.memory.map
+        news = []
+        for file in files:
+            length = lengths[file.index]
+            raw = content[file.start : file.start + length] if length >= 0 else b""
+            if raw != file.raw or length < 0:
+                news.append((file, length, raw))
+        return news
+
+    def _take(self, news: list[tuple[_File, int, bytes]], ended: float) -> tuple[int, int]:
+        """Take over what changed; returns how many files are good and how many say the device is gone."""
         good = gone = 0
-        for file, length, raw in taken:
+        for file, length, raw in news:
             if length < 0:
                 gone += self._failed(file, length, ended)
-            elif raw == file.raw or self._decode(file, raw):
-                file.at = ended
+            elif self._decode(file, raw):
                 good += 1
         return good, gone
 
@@ -243,9 +343,8 @@ class DeviceLane:
         horizons = [max(3 * period, _WORST_FRESHNESS) for period in periods]
         stale: set[int] = set()
         for file in self._files:
-            group = file.group if file.group != PARKED else file.plan.group
-            horizon = horizons[file.plan.group if group == RETRY_GROUP else group]
-            if file.raw is None or now - file.at > horizon:
+            horizon = horizons[file.plan.group if file.group == RETRY_GROUP else file.group]
+            if file.raw is None or now - self._read_at(file) > horizon:
                 plan = file.plan
                 for place in range(plan.first, plan.first + plan.count):
                     values[place] = None
@@ -394,12 +493,27 @@ class DeviceLane:
         return 0
 
     def _move(self, file: _File, group: int) -> None:
+        file.at = self._read_at(file)
         if file.group != PARKED:
             self._groups[file.group].remove(file)
+            self._settle(file.group)
         file.group = group
+        file.moved = self._clock()
         if group != PARKED:
             self._groups[group].append(file)
+            self._settle(group)
         self.memory.move(file.index, group)
+
+    def _read_at(self, file: _File) -> float:
+        """When a file was last read well: with its group, unless it came there later."""
+        at = self._group_at[file.group] if file.group != PARKED else 0.0
+        return at if at >= file.moved else file.at
+
+    def _settle(self, group: int) -> None:
+        """The files of a group changed: find out again where in memory they lie."""
+        if group < DEMOTED:
+            self._groups[group].sort(key=lambda file: file.index)
+            self._regions[group] = _Region(self._groups[group], self.memory)
 
     def _send_home(self) -> None:
         for file in list(self._groups[RETRY_GROUP]):
@@ -426,12 +540,12 @@ class DeviceLane:
 
     def _see_power(self, length: int) -> None:
         if length >= 0:
-            self.power = self.memory.content(0, length).decode("ascii", "replace").strip()
+            raw = self.memory.content(0, length)
+            if raw != self._power_raw:
+                self._power_raw = raw
+                self.power = raw.decode("ascii", "replace").strip()
         elif self._outcome(length) is Outcome.ABSENT:
-            self.power = ""
-
-    def _awake(self) -> None:
-        self._suspended_at = 0.0
+            self.power, self._power_raw = "", b""
 
     def _consider_rest(self, now: float) -> None:
         plan = self.plan

@@ -146,7 +146,7 @@ class Sampler:
             lane.finished(groups, chain, started, ended)
             if code:
                 self._gone()
-            elif groups:
+            elif entry.facts is None and groups:
                 self._facts_read(entry, lane)
         elif kind in (RecordKind.POWER, RecordKind.RESTING):
             lane.withheld(ended, resting=kind == RecordKind.RESTING)
@@ -184,7 +184,8 @@ class Sampler:
         if entry.facts is None and needed:
             self._send(entry, facts_plan(entry.device, needed))
         else:
-            self._send(entry, make_plan(entry.device, entry.facts or {}, self._collectors))
+            entry.facts = entry.facts or {}
+            self._send(entry, make_plan(entry.device, entry.facts, self._collectors))
 
     def _send(self, entry: Entry, plan: DevicePlan) -> None:
         """Make a lane for `plan` and hand it to the reader."""
@@ -218,7 +219,7 @@ class Sampler:
             del self._once[id_]
             self._close(entry)
             once[1](lane.facts())
-        elif entry.facts is None and not lane.plan.blocks and lane.plan.files[lane.plan.gated :]:
+        else:
             entry.facts = lane.facts()
             self._by_number.pop(lane.number, None)
             self._link.drop_lane(lane.number)

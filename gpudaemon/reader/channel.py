@@ -80,7 +80,8 @@ def _align(offset: int, to: int) -> int:
 class LaneMemory:
     """The shared memory of one lane, as either side sees it.
 
-    slots: a writable view of each file's buffer. lengths, costs, groups, periods: typed views of the arrays.
+    slots: a writable view of each file's buffer; offsets: where they begin in `map`.
+    lengths, costs, groups, periods: typed views of the arrays.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -88,8 +89,8 @@ class LaneMemory:
         size = os.fstat(descriptor).st_size
         if size < _ARRAYS:
             raise ValueError("lane memory is too small")
-        self._map = mmap.mmap(descriptor, size)
-        view = memoryview(self._map)
+        self.map = mmap.mmap(descriptor, size)
+        view = memoryview(self.map)
         count, length, offset = _HEADER.unpack_from(view)
         if offset + length > size:
             raise ValueError("lane plan lies outside its memory")
@@ -179,7 +180,11 @@ class LaneMemory:
             self.periods[group] = period
         self._version[0] = (self._version[0] + 1) & 0xFFFFFFFF
 
+    def lengths_of(self, first: int, last: int) -> slice:
+        """Where in `map` the lengths of the files `first` to `last` stand, as native 32-bit integers."""
+        return slice(_ARRAYS + 4 * first, _ARRAYS + 4 * (last + 1))
+
     def content(self, index: int, length: int) -> bytes:
         """A copy of the first `length` bytes of a file's slot."""
         start = self.offsets[index]
-        return self._map[start : start + length]
+        return self.map[start : start + length]

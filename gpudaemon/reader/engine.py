@@ -27,7 +27,8 @@ class Step(enum.Enum):
 class Chain:
     """Files of one lane to be opened or read in order.
 
-    indexes: which files of the lane. paths: for OPEN; descriptors and buffers: for READ and GATE.
+    indexes: which files of the lane. paths: for OPEN; descriptors and buffers: for READ and GATE, each buffer
+    in a tuple of its own, as preadv(2) wants it.
     results: after the end, per file: a descriptor (OPEN) or a length (READ), or -errno.
     costs: seconds from the previous completion to this one.
     position: how many are through. progress: CLOCK_MONOTONIC of the last completion, or of the start.
@@ -64,7 +65,7 @@ class Chain:
         self.indexes = tuple(indexes)
         self.paths = tuple(paths)
         self.descriptors = list(descriptors)
-        self.buffers = tuple(buffers)
+        self.buffers = tuple((buffer,) for buffer in buffers)
         self.prepared: Any = None
         self.reset()
 
@@ -82,6 +83,7 @@ class Engine(Protocol):
 
     finished: called once per started chain, in the engine's own context. It may start further chains.
     quiet: called when nothing is left that could be begun now: the moment to tell the server.
+    take_over: the engine has a fresh thread run the reader's loop; the old one learns so from `leads`.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Engine(Protocol):
     """Most bounded and unbounded kernel workers there can be; 0: not a matter of this engine."""
     finished: Callable[[Chain], None]
     quiet: Callable[[], None]
+    take_over: Callable[[], None]
 
     def set_lanes(self, lanes: int) -> None:
         """How many lanes there are: each may come to hold one worker for as long as its driver likes."""
@@ -108,8 +111,11 @@ class Engine(Protocol):
     def abandon(self, chain: Chain) -> None:
         """Begin no further file of `chain`. What is begun stays begun: `finished` comes when it returns."""
 
-    def discard(self, chain: Chain) -> None:
-        """Forget what was prepared for a chain that is not running and will not be started again."""
+    def forget(self, owner: object) -> None:
+        """The lane `owner` is gone: so is whatever the engine remembers of it."""
+
+    def leads(self) -> bool:
+        """Whether the calling thread still is the one that runs the reader's loop."""
 
     def figures(self) -> tuple[int, int]:
         """Reads in flight and workers in use."""

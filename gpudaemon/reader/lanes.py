@@ -13,7 +13,8 @@ import enum
 import errno
 import os
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 
 from gpudaemon.model.forbidden import is_forbidden
 from gpudaemon.reader.channel import DEMOTED, GROUPS, OPEN_ERROR, PARKED, RECORD, LaneMemory, RecordKind
@@ -30,12 +31,30 @@ _ASLEEP_PERIOD = 1.0
 """Seconds between looks at the power state of a device that must not be read."""
 _GONE = (-errno.ENODEV, -errno.ENXIO, -errno.EBADF)
 _EPSILON = 0.001
+_SLOW_CHAIN = 0.01
+"""Seconds from which a chain's costs are worth telling: the server looks at those of slow chains only."""
 
 
 class _State(enum.Enum):
     IDLE = "idle"
     RUNNING = "running"
     QUARANTINED = "quarantined"
+
+
+class Batch:
+    """Files read in one chain, and what follows from that for as long as their groups are the same.
+
+    groups: bit mask. rare: those that are closed again afterwards. chain: over the open ones, None as long as
+    it is not settled which are.
+    """
+
+    __slots__ = ("chain", "groups", "indexes", "rare")
+
+    def __init__(self, indexes: tuple[int, ...], groups: int, rare: tuple[int, ...]) -> None:
+        self.indexes = indexes
+        self.groups = groups
+        self.rare = rare
+        self.chain: Chain | None = None
 
 
 class Lane:
@@ -54,65 +73,88 @@ class Lane:
         self.chain: Chain | None = None
         self.closing = False
         self.count = 0
-        self.pending: list[tuple[int, ...]] = []
+        self.pending: list[Batch] = []
         self.due_groups = 0
         self.started = 0.0
-        self._chains: dict[tuple[Step, tuple[int, ...]], Chain] = {}
-        self._version = -1
-        self._files: list[list[int]] = []
-        self._due = [now] * GROUPS
-        self._next_gate = 0.0
         self.wake = now
+        self.version = -1
+        self._chains: dict[tuple[Step, tuple[int, ...]], Chain] = {}
+        self._files: list[list[int]] = []
+        self._periods: Sequence[float] = ()
+        self._active: tuple[int, ...] = ()
+        self._due: list[float] = [now] * GROUPS
+        self._batches: dict[int, list[Batch]] = {}
 
     def follow(self, now: float) -> None:
         """Take over groups and periods where the server changed them."""
         version = self.memory.version
-        if version == self._version:
+        if version == self.version:
             return
-        self._version = version
+        self.version = version
         self._files = [[] for _ in range(GROUPS)]
-        first = 1 if self.gated else 0
-        for index in range(first, self.memory.count):
+        self._periods = self.memory.periods.tolist()
+        self._batches.clear()
+        for index in range(1 if self.gated else 0, self.memory.count):
             group = self.memory.groups[index]
             if group != PARKED:
                 self._files[group].append(index)
-        for group in range(GROUPS):
-            self._due[group] = min(self._due[group], now + self.memory.periods[group])
+            elif self.descriptors[index] >= 0:
+                self.close(index)
+        self._active = tuple(group for group, files in enumerate(self._files) if files)
+        for group in self._active:
+            self._due[group] = min(self._due[group], now + self._periods[group])
 
     def take_due(self, now: float) -> int:
-        """Groups due by `now` as a bit mask, their next moment set on a grid; ticks missed are not made up."""
+        """Groups due by `now` as a bit mask, their next moment set; ticks missed are not made up.
+
+        Moments are whole multiples of the period, the same for every lane: reader and server then wake once
+        for all lanes, which halves what a reading costs.
+        """
         self.follow(now)
         mask = 0
         wake = now + 3600.0
-        for group, files in enumerate(self._files):
-            if files:
-                period = self.memory.periods[group]
-                due = self._due[group]
-                if due <= now + _EPSILON:
-                    mask |= 1 << group
-                    due += period * max(1, int((now + _EPSILON - due) // period + 1))
-                    self._due[group] = due
-                wake = min(wake, due)
+        soon = now + _EPSILON
+        for group in self._active:
+            due = self._due[group]
+            if due <= soon:
+                mask |= 1 << group
+                period = self._periods[group]
+                due = self._due[group] = (soon // period + 1) * period
+            wake = min(wake, due)
         self.wake = wake
         return mask
 
+    def all_due(self, now: float) -> None:
+        """Everything is due at once."""
+        self.wake = now
+        self._due = [now] * GROUPS
+
     def postpone(self, mask: int, now: float) -> None:
         """The device may not be read now: what is due stays due, the power state is looked at again soon."""
-        for group in range(GROUPS):
-            if mask & (1 << group):
+        for group in self._active:
+            if mask >> group & 1:
                 self._due[group] = now
-        fastest = min((self.memory.periods[g] for g, files in enumerate(self._files) if files), default=1.0)
+        fastest = min((self._periods[group] for group in self._active), default=1.0)
         self.wake = now + max(_ASLEEP_PERIOD, fastest)
 
-    def batches(self, mask: int) -> list[tuple[int, ...]]:
-        """Files of the due groups as chains: the cadences together, each demoted group on its own."""
-        together: list[int] = []
-        for group in range(DEMOTED - 1, -1, -1):
-            if mask & (1 << group):
-                together += self._files[group]
-        chains = [tuple(together)] if together else []
-        chains += [tuple(self._files[g]) for g in range(DEMOTED, GROUPS) if mask & (1 << g)]
-        return chains
+    def batches(self, mask: int) -> list[Batch]:
+        """Files of the due groups as batches: the cadences together, each demoted group on its own."""
+        made = self._batches.get(mask)
+        if made is None:
+            together: list[int] = []
+            groups = 0
+            for group in range(DEMOTED - 1, -1, -1):
+                if mask >> group & 1:
+                    together += self._files[group]
+                    groups |= 1 << group
+            made = [self._batch(together, groups)] if together else []
+            made += [self._batch(self._files[g], 1 << g) for g in range(DEMOTED, GROUPS) if mask >> g & 1]
+            self._batches[mask] = made
+        return made
+
+    def _batch(self, indexes: list[int], groups: int) -> Batch:
+        rare = [g for g in self._active if groups >> g & 1 and self._periods[g] > KEEP_OPEN]
+        return Batch(tuple(indexes), groups, tuple(index for group in rare for index in self._files[group]))
 
     def chain_for(self, step: Step, indexes: tuple[int, ...]) -> Chain:
         """The chain over these files, kept as long as their descriptors are."""
@@ -136,21 +178,34 @@ class Lane:
             os.close(self.descriptors[index])
             self.descriptors[index] = -1
             self._chains = {key: chain for key, chain in self._chains.items() if index not in key[1]}
+            for batches in self._batches.values():
+                for batch in batches:
+                    if index in batch.indexes:
+                        batch.chain = None
 
     def close_all(self) -> None:
         """Close every file of the lane."""
         for index in range(self.memory.count):
             self.close(index)
 
+    def forget(self) -> None:
+        """Close everything and break the cycles of lane and chains, so that its memory goes at once."""
+        self.close_all()
+        self._chains.clear()
+        self._batches.clear()
+        self.pending.clear()
+
 
 class Lanes:
     """All lanes: starts what is due, watches deadlines, tells the server.
 
-    send: takes one packet of records. Every method runs under the engine's lock.
+    send: takes one packet of records. overdue: called when a lane becomes idle after its next tick was due,
+    from whatever thread it ran on. Every method runs under the engine's lock.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], overdue: Callable[[], None]) -> None:
         self._send = send
+        self._overdue = overdue
         self._records: list[bytes] = []
         self._oldest = 0.0
         self.lanes: dict[int, Lane] = {}
@@ -182,7 +237,7 @@ class Lanes:
         """Start every lane that is due, and quarantine every one whose deadline has passed."""
         for lane in list(self.lanes.values()):
             if lane.state is _State.IDLE:
-                if lane.wake <= now + _EPSILON or lane.memory.version != lane._version:
+                if lane.wake <= now + _EPSILON or lane.memory.version != lane.version:
                     self._begin(lane, now)
             elif lane.state is _State.RUNNING:
                 chain = lane.chain
@@ -190,13 +245,17 @@ class Lanes:
                     self._quarantine(lane, chain, now)
 
     def next_moment(self, now: float) -> float:
-        """CLOCK_MONOTONIC of the next tick or deadline."""
+        """CLOCK_MONOTONIC of the next tick or deadline. A running lane's tick counts: it is idle by then,
+        or it calls `overdue` when it becomes so."""
         moment = now + 1.0
         for lane in self.lanes.values():
-            if lane.state is _State.IDLE:
-                moment = min(moment, lane.wake)
-            elif lane.state is _State.RUNNING and lane.chain is not None:
-                moment = min(moment, lane.chain.progress + lane.deadline + _EPSILON)
+            if lane.state is _State.QUARANTINED:
+                continue
+            if lane.wake < moment and (lane.state is _State.IDLE or lane.wake > now):
+                moment = lane.wake
+            chain = lane.chain
+            if chain is not None and chain.progress + lane.deadline + _EPSILON < moment:
+                moment = chain.progress + lane.deadline + _EPSILON
         return moment
 
     def finished(self, chain: Chain) -> None:
@@ -269,15 +328,18 @@ class Lanes:
 
     def _pass(self, lane: Lane) -> None:
         """The device may be read: open what is closed, then read, one batch after the other."""
-        lane.pending = lane.batches(lane.due_groups)
+        lane.pending = lane.batches(lane.due_groups).copy()
         self._next_batch(lane)
 
     def _next_batch(self, lane: Lane) -> None:
         batch = lane.pending[0]
-        closed = tuple(i for i in batch if lane.descriptors[i] < 0 and not lane.refused[i])
-        for index in batch:
+        if batch.chain is not None:
+            self._start(lane, batch.chain)
+            return
+        for index in batch.indexes:
             if lane.refused[index]:
                 lane.memory.lengths[index] = -(OPEN_ERROR + errno.EPERM)
+        closed = tuple(i for i in batch.indexes if lane.descriptors[i] < 0 and not lane.refused[i])
         if closed:
             self._start(lane, lane.chain_for(Step.OPEN, closed))
         else:
@@ -296,41 +358,51 @@ class Lanes:
             self._read_batch(lane)
 
     def _read_batch(self, lane: Lane) -> None:
-        readable = tuple(index for index in lane.pending[0] if lane.descriptors[index] >= 0)
-        if readable:
-            self._start(lane, lane.chain_for(Step.READ, readable))
-        else:
+        batch = lane.pending[0]
+        readable = tuple(index for index in batch.indexes if lane.descriptors[index] >= 0)
+        if not readable:
             self._batch_done(lane)
+            return
+        chain = lane.chain_for(Step.READ, readable)
+        if len(readable) == len(batch.indexes):
+            # A file that could not be opened is tried again next time; without one, nothing is to be settled.
+            batch.chain = chain
+        self._start(lane, chain)
 
     def _read_done(self, lane: Lane, chain: Chain) -> None:
-        lengths, costs = lane.memory.lengths, lane.memory.costs
-        for index, length, cost in zip(chain.indexes, chain.results, chain.costs, strict=True):
-            lengths[index] = length
-            costs[index] = cost
-            if length in _GONE:
-                lane.close(index)
+        memory, results, indexes = lane.memory, chain.results, chain.indexes
+        first, last = indexes[0], indexes[-1]
+        if last - first == len(indexes) - 1:
+            memory.lengths[first : last + 1] = array("i", results)
+        else:
+            for index, length in zip(indexes, results, strict=True):
+                memory.lengths[index] = length
+        if time.monotonic() - lane.started > _SLOW_CHAIN:
+            for index, cost in zip(indexes, chain.costs, strict=True):
+                memory.costs[index] = cost
+        if min(results) < 0:
+            for index, length in zip(indexes, results, strict=True):
+                if length in _GONE:
+                    lane.close(index)
         self._batch_done(lane)
 
     def _batch_done(self, lane: Lane) -> None:
-        memory = lane.memory
         batch = lane.pending.pop(0)
-        groups = 0
-        for index in batch:
-            group = memory.groups[index]
-            if group != PARKED:
-                groups |= 1 << group
-                if memory.periods[group] > KEEP_OPEN:
-                    lane.close(index)
-            else:
-                lane.close(index)
-        memory.finished = lane.count
-        self._record(lane, RecordKind.FINISHED, groups=groups)
+        for index in batch.rare:
+            lane.close(index)
+        lane.memory.finished = lane.count
+        self._record(lane, RecordKind.FINISHED, groups=batch.groups)
         if lane.pending and not lane.closing:
             lane.started = time.monotonic()
             self._next_batch(lane)
         else:
             lane.pending.clear()
-            lane.state = _State.IDLE
+            self._idle(lane)
+
+    def _idle(self, lane: Lane) -> None:
+        lane.state = _State.IDLE
+        if lane.wake <= time.monotonic():
+            self._overdue()
 
     def _quarantine(self, lane: Lane, chain: Chain, now: float) -> None:
         lane.state = _State.QUARANTINED
@@ -348,10 +420,9 @@ class Lanes:
         lane.close_all()
         lane.pending.clear()
         lane.state = _State.IDLE
-        lane.wake = time.monotonic()
-        for group in range(GROUPS):
-            lane._due[group] = lane.wake
+        lane.all_due(time.monotonic())
         self._record(lane, RecordKind.RESUMED)
+        self._overdue()
 
     def _end(self, lane: Lane, kind: int, *, code: int = 0) -> None:
         lane.memory.finished = lane.count
@@ -371,9 +442,10 @@ class Lanes:
             self.flush()
 
     def _forget(self, lane: Lane) -> None:
-        lane.close_all()
-        lane._chains.clear()
+        lane.forget()
         self.lanes.pop(lane.number, None)
+        assert self.engine is not None
+        self.engine.forget(lane)
 
 
 def _keep_descriptors(lane: Lane, chain: Chain) -> None:

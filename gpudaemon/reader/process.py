@@ -59,38 +59,57 @@ class Reader:
     def __init__(self, channel: socket.socket, wanted: str) -> None:
         self._channel = channel
         self._dropped = 0
+        self._heartbeat = 0.0
         self._lock = threading.RLock()
-        self._lanes = Lanes(self._send)
+        self._lanes = Lanes(self._send, self._wake)
+        self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.engine, reason = choose_engine(wanted, self._lanes, self._lock)
         self._lanes.engine = self.engine
         self._poll = select.epoll()
         self._poll.register(channel.fileno(), select.EPOLLIN)
+        self._poll.register(self._woken, select.EPOLLIN)
         if self.engine.descriptor() >= 0:
             self._poll.register(self.engine.descriptor(), select.EPOLLIN)
         hello = {"engine": self.engine.name, "reason": reason, "pid": os.getpid()}
         channel.send(json.dumps(hello).encode())
 
     def run(self) -> None:
-        """Read until the server closes its end."""
-        heartbeat = 0.0
+        """Read until the server closes its end, then end this process.
+
+        The loop may pass to another thread (see `threads`): the main thread then waits for the process to end.
+        """
+        self.engine.take_over = self._lead
+        self._lead()
+        threading.Event().wait()
+
+    def _lead(self) -> None:
+        if self._loop():
+            os._exit(0)
+
+    def _loop(self) -> bool:
+        """True when the server is gone, False when another thread runs this loop now."""
         while True:
             now = time.monotonic()
             with self._lock:
                 self._lanes.tick(now)
-            self.engine.run()
-            now = time.monotonic()
-            with self._lock:
-                self._lanes.flush()
-                if now >= heartbeat:
-                    heartbeat = now + HEARTBEAT
+                if now >= self._heartbeat:
+                    self._heartbeat = now // HEARTBEAT * HEARTBEAT + HEARTBEAT
                     self._beat(now)
-                moment = min(self._lanes.next_moment(now), heartbeat)
-                patience = self.engine.patience()
+                moment = min(self._lanes.next_moment(now), self._heartbeat)
+            self.engine.run()
+            if not self.engine.leads():
+                return False
+            patience = self.engine.patience()
             if patience is not None:
                 moment = min(moment, now + patience)
             for descriptor, _ in self._poll.poll(max(0.0, moment - time.monotonic())):
-                if descriptor == self._channel.fileno() and not self._receive():
-                    return
+                if descriptor == self._woken:
+                    os.eventfd_read(self._woken)
+                elif descriptor == self._channel.fileno() and not self._receive():
+                    return True
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._woken, 1)
 
     def _beat(self, now: float) -> None:
         in_flight, workers = self.engine.figures()
@@ -165,11 +184,10 @@ def _main() -> None:
     try:
         Reader(channel, wanted).run()
     except (BrokenPipeError, ConnectionResetError):
-        pass
+        os._exit(0)
     except Exception:
         sys.excepthook(*sys.exc_info())
         os._exit(70)
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """The engine on threads: for hosts where io_uring is not to be had, and the cheaper one in steady state.
 
-One thread serves all lanes in turn. When a chain holds it longer than `BOUND`, that thread stays with its
-chain and a fresh one takes over the others, so one slow device costs its neighbours at most `BOUND` once.
+The thread that runs the reader's loop also reads, one lane after the other, so a tick costs no switch between
+threads. A watchdog looks at it: when one chain holds it longer than `BOUND`, that thread stays with its chain
+and a fresh one takes over loop and lanes. A lane that was slow before is read on a thread of its own from the
+start. So one slow device costs its neighbours at most `BOUND`, once.
 """
 
+import ctypes
+import errno
 import os
 import threading
 import time
@@ -19,8 +23,41 @@ BOUND = 0.1
 _STACK = 256 * 1024
 
 
+class _Alarm:
+    """A timer that costs nothing while it does not ring: timerfd_create(2), waited for by read(2).
+
+    A thread that looks at the clock itself would cost more than all reading: it wakes with cold caches.
+    """
+
+    def __init__(self) -> None:
+        # PyDLL: these calls end in a microsecond, giving up the interpreter for them would cost more.
+        self._libc = ctypes.PyDLL(None, use_errno=True)
+        self._descriptor = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC)
+        if self._descriptor < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"timerfd_create: {os.strerror(number)}")
+        # struct itimerspec: interval and value, seconds and nanoseconds each
+        self._never = (ctypes.c_long * 4)()
+        self._soon = (ctypes.c_long * 4)(0, 0, 0, int(BOUND * 1e9))
+
+    def set(self) -> None:
+        """Ring in BOUND seconds, whatever was set before."""
+        self._libc.timerfd_settime(self._descriptor, 0, self._soon, None)
+
+    def clear(self) -> None:
+        """Do not ring."""
+        self._libc.timerfd_settime(self._descriptor, 0, self._never, None)
+
+    def wait(self) -> None:
+        """Block until it rings."""
+        os.read(self._descriptor, 8)
+
+
 class ThreadEngine:
-    """See `gpudaemon.reader.engine.Engine`. `finished` is called on a worker thread, under `lock`."""
+    """See `gpudaemon.reader.engine.Engine`. `finished` is called on the thread that read, under `lock`.
+
+    take_over: runs the reader's loop on a fresh thread; the old one finds out by `leads`.
+    """
 
     name = "threads"
     limits = (0, 0)
@@ -30,34 +67,45 @@ class ThreadEngine:
     ) -> None:
         self.finished = finished
         self.quiet = quiet
+        self.take_over: Callable[[], None] = lambda: None
         self._lock = lock
-        self._work = threading.Condition(lock)
         self._queue: deque[Chain] = deque()
         self._running: dict[int, Chain] = {}
-        self._idle = 0
+        self._slow: set[object] = set()
+        self._leader = 0
         self._closed = False
+        self._alarm = _Alarm()
         threading.stack_size(_STACK)
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def start(self, chain: Chain) -> None:
-        with self._lock:
-            chain.reset()
-            self._queue.append(chain)
-            if self._idle:
-                self._work.notify()
-            elif not self._serving(time.monotonic()):
-                self._spawn()
+        chain.reset()
+        self._queue.append(chain)
 
     def run(self) -> None:
+        """Read what `start` queued, on this thread, which leads from now on."""
+        me = threading.get_ident()
+        if not self._leader:
+            self._leader = me
+        if self._queue:
+            self._alarm.set()
+        while self._leader == me and self._queue:
+            chain = self._queue.popleft()
+            if chain.owner in self._slow:
+                threading.Thread(target=self._serve, args=(chain,), name="slow-lane", daemon=True).start()
+            else:
+                self._serve(chain)
         with self._lock:
-            if self._queue and not self._idle and not self._serving(time.monotonic()):
-                self._spawn()
+            if self._leader == me:
+                self._alarm.clear()
+            self.quiet()
+
+    def leads(self) -> bool:
+        """Whether this thread still is the one that serves all lanes."""
+        return self._leader == threading.get_ident()
 
     def patience(self) -> float | None:
-        with self._lock:
-            if not self._queue:
-                return None
-            now = time.monotonic()
-            return max(0.0, min((c.started + BOUND - now for c in self._running.values()), default=0.0))
+        return 0.0 if self._queue else None
 
     def descriptor(self) -> int:
         return -1
@@ -70,74 +118,91 @@ class ThreadEngine:
                 self.finished(chain)
 
     def set_lanes(self, lanes: int) -> None:
-        """Threads are started when they are needed; at most one a lane and one to spare."""
-
-    def discard(self, chain: Chain) -> None:
-        chain.prepared = None
+        """Threads are started when they are needed: at most one a lane, and two."""
 
     def figures(self) -> tuple[int, int]:
-        return len(self._running) + len(self._queue), len(self._running) + self._idle
+        return len(self._running) + len(self._queue), len(self._running)
 
     def overflowed(self) -> bool:
         return False
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._work.notify_all()
+        self._closed = True
+        self._alarm.set()
 
-    def _serving(self, now: float) -> bool:
-        """Whether some thread is expected to take the next chain soon."""
-        return any(now - chain.started < BOUND for chain in self._running.values())
-
-    def _spawn(self) -> None:
-        threading.Thread(target=self._serve, name="lane-reader", daemon=True).start()
-        # The new thread counts as idle until it takes its first chain, so that one wish starts one thread.
-        self._idle += 1
-
-    def _serve(self) -> None:
+    def _serve(self, chain: Chain) -> None:
         me = threading.get_ident()
-        with self._lock:
-            while not self._closed:
-                if not self._queue:
-                    if self._idle > 1:
-                        break
-                    self._work.wait()
-                    continue
-                chain = self._queue.popleft()
-                self._idle -= 1
-                chain.started = chain.progress = time.monotonic()
-                self._running[me] = chain
-                self._lock.release()
-                try:
-                    _perform(chain)
-                finally:
-                    self._lock.acquire()
-                    del self._running[me]
-                    self._idle += 1
+        chain.started = chain.progress = time.monotonic()
+        self._running[me] = chain
+        try:
+            _perform(chain)
+        finally:
+            with self._lock:
+                del self._running[me]
+                if time.monotonic() - chain.started > BOUND:
+                    self._slow.add(chain.owner)
+                else:
+                    self._slow.discard(chain.owner)
                 self.finished(chain)
-                if not self._queue:
+                if me != self._leader:
                     self.quiet()
-            self._idle -= 1
+
+    def forget(self, owner: object) -> None:
+        """A lane is gone: so is what is remembered of it."""
+        self._slow.discard(owner)
+
+    def _watch(self) -> None:
+        """When the alarm rings, the leader has been busy for BOUND: with one chain, or with several."""
+        while True:
+            self._alarm.wait()
+            if self._closed:
+                return
+            with self._lock:
+                chain = self._running.get(self._leader)
+                if chain is None:
+                    continue
+                if time.monotonic() - chain.started >= BOUND / 2:
+                    thread = threading.Thread(target=self._lead, name="lane-reader", daemon=True)
+                    thread.start()
+                    self._leader = thread.ident or 0
+                else:
+                    self._alarm.set()
+
+    def _lead(self) -> None:
+        with self._lock:
+            # The watchdog holds the lock until it has written down who leads.
+            pass
+        self.take_over()
 
 
 def _perform(chain: Chain) -> None:
-    """Open or read the files of `chain` in order, noting result and cost of each."""
-    opening = chain.step is Step.OPEN
+    """Open or read the files of `chain` in order, noting the result of each and what each read cost."""
+    if chain.step is Step.OPEN:
+        _open_all(chain)
+        return
     results, costs = chain.results, chain.costs
-    clock = time.monotonic
-    before = clock()
-    for position in range(len(chain.indexes)):
+    clock, read = time.monotonic, os.preadv
+    before = chain.started
+    for position, (descriptor, buffer) in enumerate(zip(chain.descriptors, chain.buffers, strict=True)):
         if chain.abandoned:
             return
         try:
-            if opening:
-                results[position] = os.open(chain.paths[position], os.O_RDONLY | os.O_CLOEXEC)
-            else:
-                results[position] = os.preadv(chain.descriptors[position], (chain.buffers[position],), 0)
+            results[position] = read(descriptor, buffer, 0)
         except OSError as error:
-            results[position] = -(error.errno or 5)
+            results[position] = -(error.errno or errno.EIO)
         after = clock()
         costs[position] = after - before
         before = chain.progress = after
+        chain.position = position + 1
+
+
+def _open_all(chain: Chain) -> None:
+    for position, path in enumerate(chain.paths):
+        if chain.abandoned:
+            return
+        try:
+            chain.results[position] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            chain.results[position] = -(error.errno or errno.EIO)
+        chain.progress = time.monotonic()
         chain.position = position + 1

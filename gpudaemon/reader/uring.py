@@ -83,6 +83,7 @@ class UringEngine:
     ) -> None:
         self.finished = finished
         self.quiet = quiet
+        self.take_over: Callable[[], None] = lambda: None
         self._ring = liburing.io_uring()
         liburing.io_uring_queue_init(ENTRIES, self._ring)
         self._cqe = liburing.io_uring_cqe()
@@ -149,8 +150,11 @@ class UringEngine:
             self._in_flight += 1
             liburing.io_uring_submit(self._ring)
 
-    def discard(self, chain: Chain) -> None:
-        chain.prepared = None
+    def forget(self, owner: object) -> None:
+        """Nothing is remembered of lanes."""
+
+    def leads(self) -> bool:
+        return True
 
     def figures(self) -> tuple[int, int]:
         return self._in_flight, len(self._running)
