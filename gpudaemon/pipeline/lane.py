@@ -239,12 +239,16 @@ class DeviceLane:
             self._weigh([file for group in _BITS[groups] for file in self._groups[group]])
         if self._groups[RETRY_GROUP]:
             self._send_home()
+        self._conclude(good, gone, ended)
+
+    def _conclude(self, good: int, gone: int, ended: float) -> None:
+        """How the device stands after a reading."""
+        self.answered = True
         if good:
             self.newest = ended
             self.state = Outcome.OK
         elif gone:
             self.state = Outcome.GONE
-        self.answered = True
         if gone:
             self._gone()
         self._consider_rest(ended)
@@ -343,7 +347,7 @@ class DeviceLane:
         horizons = [max(3 * period, _WORST_FRESHNESS) for period in periods]
         stale: set[int] = set()
         for file in self._files:
-            horizon = horizons[file.plan.group if file.group == RETRY_GROUP else file.group]
+            horizon = horizons[file.plan.group if file.group in (PARKED, RETRY_GROUP) else file.group]
             if file.raw is None or now - self._read_at(file) > horizon:
                 plan = file.plan
                 for place in range(plan.first, plan.first + plan.count):
