@@ -1,0 +1,39 @@
+"""The daemon of bench_whole: `python whole_daemon.py PORT ENGINE`.
+
+The production daemon with one thing replaced: what a scan finds. sysfs is scanned as always, but the devices
+of the steady load take the place of the ones found, for this machine may have no GPU.
+"""
+
+import sys
+import tempfile
+
+import processes  # noqa: F401  finds the package of this checkout
+import steady_load
+
+from gpudaemon import daemon
+from gpudaemon.config import Config
+from gpudaemon.discovery.scan import scan, unclaimed_pci
+from gpudaemon.model.device import Device
+
+
+def main() -> None:
+    devices = steady_load.install(steady_load.lanes())
+
+    def look(sysfs: str) -> tuple[tuple[Device, ...], tuple[Device, ...]]:
+        unclaimed_pci(sysfs, scan(sysfs))
+        return devices, ()
+
+    daemon._scan = look
+    with tempfile.TemporaryDirectory(prefix="gpudaemon-bench-") as runtime:
+        config = Config(
+            listen=(f"127.0.0.1:{sys.argv[1]}",),
+            engine=sys.argv[2],
+            preset="fast",
+            uevents="auto",
+            runtime_directory=runtime,
+        )
+        daemon.run(config.checked(), announce=lambda address: print(address, flush=True))
+
+
+if __name__ == "__main__":
+    main()
