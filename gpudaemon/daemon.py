@@ -34,6 +34,7 @@ _RESCANS = (5.0, 30.0, 120.0)
 _RESCAN_EVERY = 600.0
 _SWITCH = 0.001
 _LOOK_GRACE = 3.0
+_WEIGH_EVERY = 10.0
 
 
 class Daemon:
@@ -118,6 +119,7 @@ class Daemon:
             self._link,
             Holders(config.runtime_directory, config.sysfs),
             sysfs=config.sysfs,
+            procfs=config.procfs,
             periods=Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.deadline),
             collectors=config.collectors,
             gone=lambda: self._look_again("read"),
@@ -140,6 +142,7 @@ class Daemon:
         self._link.attach(loop)
         self._supervise("scan", self._scan_when_wanted)
         self._supervise("clock", self._every_second)
+        self._supervise("costs", self._weigh_processes)
         self._wanted.set()
 
     async def _end(self) -> None:
@@ -184,6 +187,15 @@ class Daemon:
             age = now - self._changed_at
             if self._rescans_due(age):
                 self._look_again("schedule")
+
+    async def _weigh_processes(self) -> None:
+        """What the daemon itself costs, now and then."""
+        while True:
+            await asyncio.sleep(_WEIGH_EVERY)
+            from gpudaemon.sources.own_processes import own_processes
+
+            pids = {"server": os.getpid(), "reader": self._link.pid, "launcher": self._link.launcher_pid}
+            self._counts.processes = await asyncio.to_thread(own_processes, pids)
 
     def _rescans_due(self, age: float) -> bool:
         """Names that appear late (a hwmon chip, an attribute of another module) are looked for like files."""

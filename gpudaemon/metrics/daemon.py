@@ -19,6 +19,10 @@ __all__ = [
     "HTTP_REQUESTS",
     "MALFORMED",
     "OVERFLOW",
+    "PROCESS_CPU",
+    "PROCESS_DESCRIPTORS",
+    "PROCESS_RESIDENT",
+    "PROCESS_THREADS",
     "READER_CPU",
     "READER_RESTARTS",
     "READER_UP",
@@ -147,6 +151,18 @@ UEVENTS_LOST = _counter("daemon_uevents_lost", "Times the kernel dropped events;
 RESCANS = _counter("daemon_rescans", "Scans of sysfs, by reason.", ("reason",))
 TASK_RESTARTS = _counter("daemon_task_restarts", "Tasks that failed and were started again.", ("task",))
 
+PROCESS_CPU = _counter(
+    "daemon_process_cpu_seconds", "CPU time of each process of the daemon.", ("process",), Unit.SECONDS
+)
+PROCESS_RESIDENT = _gauge(
+    "daemon_process_resident_bytes", "Resident memory of each process.", ("process",), Unit.BYTES
+)
+PROCESS_THREADS = _gauge(
+    "daemon_process_threads", "Threads of each process, kernel workers included.", ("process",)
+)
+PROCESS_DESCRIPTORS = _gauge(
+    "daemon_process_open_descriptors", "Open descriptors of each process that may be looked at.", ("process",)
+)
 HTTP_REQUESTS = _counter("daemon_http_requests", "HTTP requests answered, by status code.", ("code",))
 SCRAPES_IN_FLIGHT = _gauge("daemon_scrapes_in_flight", "Scrapes being answered.")
 SCRAPE_SECONDS = _counter("daemon_scrape_seconds", "Time spent rendering pages.", (), Unit.SECONDS)

@@ -188,6 +188,7 @@ class DeviceLane:
         for file in self._files[1 if plan.gated else 0 :]:
             self._groups[file.group].append(file)
         self._parked: list[_File] = []
+        self._clients = -1
         self._group_at = [0.0] * GROUPS
         self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
 
@@ -339,6 +340,13 @@ class DeviceLane:
             self._parked = [file for file in self._parked if file.retry > now]
             for file in due:
                 self._move(file, RETRY_GROUP)
+
+    def clients(self, descriptors: int) -> None:
+        """So many descriptors of this device's nodes are open; one more than before ends a rest."""
+        if descriptors > self._clients >= 0 and self.state is Outcome.RESTING:
+            self.rest.disturbed()
+            self.memory.rest_until = 0.0
+        self._clients = descriptors
 
     def samples(self, now: float) -> Samples:
         """This device's part of a snapshot: values that are fresh, None for the others."""

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gpudaemon.reader import launcher
 from gpudaemon.reader.channel import RECORD, RecordKind
@@ -32,6 +32,7 @@ class ReaderLink:
 
     on_record: takes each record of a lane. on_start: the channel of a new reader takes plans.
     on_lost: the reader with this pid is gone or given up; its lanes are nobody's now.
+    on_clients: open descriptors by DRM or accel node, in answer to `ask_clients`.
     """
 
     def __init__(self, *, tier: str, engine: str) -> None:
@@ -49,6 +50,7 @@ class ReaderLink:
         self.on_record: Callable[[Record], None] = lambda _: None
         self.on_start: Callable[[], None] = lambda: None
         self.on_lost: Callable[[int], None] = lambda _: None
+        self.on_clients: Callable[[Mapping[str, int]], None] = lambda _: None
         self.up = True
         self.engine = ""
         self.reason = ""
@@ -82,6 +84,16 @@ class ReaderLink:
         """Tell the reader that a lane is not wanted any more."""
         self._unsent.append((json.dumps({"drop": number}).encode(), -1))
         self._flush()
+
+    def ask_clients(self, procfs: str) -> None:
+        """Ask the reader who has a GPU open."""
+        self._unsent.append((json.dumps({"clients": procfs}).encode(), -1))
+        self._flush()
+
+    @property
+    def launcher_pid(self) -> int:
+        """Process id of the launcher."""
+        return self._launcher.pid
 
     def watch(self, now: float) -> None:
         """Replace a reader that has not been heard for too long."""
@@ -134,6 +146,9 @@ class ReaderLink:
         self._heard = time.monotonic()
         if packet[:1] == b"{":
             hello = json.loads(packet)
+            if "clients" in hello:
+                self.on_clients(hello["clients"])
+                return
             if (hello["engine"], hello["reason"]) != (self.engine, self.reason):
                 self.engine, self.reason = hello["engine"], hello["reason"]
                 _log.info("engine", extra={"engine": self.engine, "reason": self.reason})

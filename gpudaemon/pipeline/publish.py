@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from gpudaemon import __version__
 from gpudaemon.discovery.inventory import Inventory
@@ -18,6 +19,9 @@ from gpudaemon.parsers.power_state import RUNTIME_STATUSES
 from gpudaemon.parsers.text import text_or_empty
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.pipeline.sampler import Entry, Sampler
+
+if TYPE_CHECKING:
+    from gpudaemon.sources.own_processes import ProcessCost
 
 __all__ = ["STATES", "Counts", "Publisher"]
 
@@ -38,6 +42,7 @@ class Counts:
         self.uevents_lost = 0
         self.rescans: dict[str, int] = {}
         self.task_restarts: dict[str, int] = {}
+        self.processes: dict[str, ProcessCost] = {}
 
 
 class _Lines:
@@ -202,6 +207,12 @@ class Publisher:
         lines.add(rows.OVERFLOW, beat[1])
         lines.add(rows.RECORDS_DROPPED, link.records_dropped)
         lines.add(rows.UEVENTS_LOST, counts.uevents_lost)
+        for name, cost in counts.processes.items():
+            lines.add(rows.PROCESS_CPU, cost.cpu, name)
+            lines.add(rows.PROCESS_RESIDENT, cost.resident, name)
+            lines.add(rows.PROCESS_THREADS, cost.threads, name)
+            if cost.descriptors is not None:
+                lines.add(rows.PROCESS_DESCRIPTORS, cost.descriptors, name)
         for metric, by_label in (
             (rows.READER_RESTARTS, link.restarts),
             (rows.UEVENTS, counts.uevents),

@@ -22,6 +22,9 @@ __all__ = ["Entry", "Periods", "Sampler"]
 
 _log = logging.getLogger(__name__)
 
+_CLIENTS_PERIOD = 2.0
+"""Seconds between looks for clients while a device rests."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Periods:
@@ -78,6 +81,7 @@ class Sampler:
         holders: Holders,
         *,
         sysfs: str,
+        procfs: str = "/proc",
         periods: Periods,
         collectors: Sequence[str] | None = None,
         gone: Callable[[], None] = lambda: None,
@@ -85,6 +89,8 @@ class Sampler:
         self._link = link
         self._holders = holders
         self._sysfs = sysfs
+        self._procfs = procfs
+        self._clients_asked = 0.0
         self._periods = periods
         self._collectors = collectors
         self._gone = gone
@@ -97,6 +103,7 @@ class Sampler:
         link.on_record = self.take
         link.on_start = self._reader_started
         link.on_lost = self._reader_lost
+        link.on_clients = self._clients_seen
 
     # Devices come and go
 
@@ -163,6 +170,10 @@ class Sampler:
             if entry.lane is not None:
                 entry.lane.retry(now)
         self._check_held()
+        resting = any(entry.state is Outcome.RESTING for entry in self.entries.values())
+        if resting and now - self._clients_asked >= _CLIENTS_PERIOD:
+            self._clients_asked = now
+            self._link.ask_clients(self._procfs)
         self._link.watch(now)
 
     # Within
@@ -240,6 +251,12 @@ class Sampler:
             if entry.held is not None and id_ not in held:
                 _log.info("device is free again", extra={"device": id_})
                 self._open(entry)
+
+    def _clients_seen(self, descriptors: Mapping[str, int]) -> None:
+        """A client that appears ends the rest of its device: there is something to see again."""
+        for entry in self.entries.values():
+            if entry.lane is not None:
+                entry.lane.clients(sum(descriptors.get(node, 0) for node in entry.device.nodes))
 
     def _reader_lost(self, _: int) -> None:
         """Nobody reads now. Values age by the ordinary rule; stuck lanes wait for their reader to end."""

@@ -5,8 +5,8 @@ CHANNEL is the descriptor of its end of the socket pair, ENGINE one of auto, io_
 driver not even that ends it, which is why nothing else lives here.
 
 Packets from the server are JSON objects: {"lane": true} with the lane's memory as a descriptor, {"drop": n},
-{"end": true}. Packets to the server are records (see `channel`), or one JSON object at the start:
-{"engine": name, "reason": why, "pid": n, "limits": [bounded, unbounded]}.
+{"clients": procfs}. Packets to the server are records (see `channel`) or JSON objects: {"engine": name,
+"reason": why} at the start, {"clients": {node: descriptors}, "denied": processes} in answer.
 """
 
 import array
@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from gpudaemon.reader.channel import RECORD, LaneMemory, RecordKind
+from gpudaemon.reader.clients import scan_clients
 from gpudaemon.reader.engine import Engine
 from gpudaemon.reader.lanes import Lanes
 from gpudaemon.reader.rights import TIERS, keep_only
@@ -33,6 +34,7 @@ __all__ = ["HEARTBEAT", "Reader", "choose_engine"]
 HEARTBEAT = 1.0
 """Seconds between heartbeats: the server takes a reader that misses several for dead."""
 _PACKET = 65536
+_SWITCH = 0.001
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,6 +62,7 @@ class Reader:
         self._channel = channel
         self._dropped = 0
         self._heartbeat = 0.0
+        self._scanning: threading.Thread | None = None
         self._lock = threading.RLock()
         self._lanes = Lanes(self._send, self._wake)
         self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -70,7 +73,7 @@ class Reader:
         self._poll.register(self._woken, select.EPOLLIN)
         if self.engine.descriptor() >= 0:
             self._poll.register(self.engine.descriptor(), select.EPOLLIN)
-        hello = {"engine": self.engine.name, "reason": reason, "pid": os.getpid()}
+        hello = {"engine": self.engine.name, "reason": reason}
         channel.send(json.dumps(hello).encode())
 
     def run(self) -> None:
@@ -156,8 +159,23 @@ class Reader:
                         os.close(descriptors[0])
                 elif "drop" in message:
                     self._lanes.drop(message["drop"])
-                elif "end" in message:
-                    return False
+                elif "clients" in message:
+                    self._look_for_clients(message["clients"])
+
+    def _look_for_clients(self, procfs: str) -> None:
+        """Scan for clients in a thread, one at a time; a question asked meanwhile is answered by that scan."""
+        if self._scanning is not None and self._scanning.is_alive():
+            return
+
+        def scan() -> None:
+            try:
+                clients, denied = scan_clients(procfs)
+            except OSError:
+                clients, denied = {}, 1
+            self._send(json.dumps({"clients": clients, "denied": denied}).encode())
+
+        self._scanning = threading.Thread(target=scan, name="clients", daemon=True)
+        self._scanning.start()
 
 
 def _receive_packet(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -179,6 +197,8 @@ def _main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_only(TIERS[tier])
+    # A scan of processes must not keep the loop from the interpreter for long.
+    sys.setswitchinterval(_SWITCH)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
