@@ -5,6 +5,7 @@ every capability it has: it owns the HTTP socket and needs none.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -123,6 +124,7 @@ class Daemon:
             periods=Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.deadline),
             collectors=config.collectors,
             gone=lambda: self._look_again("read"),
+            later=asyncio.get_running_loop().call_soon,
         )
         self._publisher = Publisher(self._sampler, self._inventory, self._link, self._counts)
 
@@ -180,10 +182,17 @@ class Daemon:
         self._tasks.append(asyncio.get_running_loop().create_task(forever(), name=name))
 
     async def _every_second(self) -> None:
+        frozen = False
         while True:
             await asyncio.sleep(1.0)
             now = time.monotonic()
             self._sampler.tick(now)
+            if not frozen and self._ready()[0]:
+                # What is here now mostly stays: the collector need not walk it again, which takes longer than
+                # the loop should ever stand still.
+                gc.collect()
+                gc.freeze()
+                frozen = True
             age = now - self._changed_at
             if self._rescans_due(age):
                 self._look_again("schedule")

@@ -17,6 +17,7 @@ from gpudaemon.model.outcome import Outcome
 from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
 from gpudaemon.parsers.power_state import RUNTIME_STATUSES
 from gpudaemon.parsers.text import text_or_empty
+from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.pipeline.sampler import Entry, Sampler
 
@@ -242,8 +243,13 @@ class Publisher:
 def _answered(entry: Entry) -> bool:
     """Whether it is known how the device stands: it was read as planned, or sleeps, hangs or refuses."""
     if entry.state is not Outcome.STALE:
-        return entry.state is not Outcome.OK or entry.lane is None or bool(entry.lane.plan.blocks)
+        # A new plan inherits the state of the one before: `ok` counts once it was read itself.
+        return entry.state is not Outcome.OK or entry.lane is None or _was_read(entry.lane)
     return entry.held is not None or (entry.lane is not None and entry.lane.answered)
+
+
+def _was_read(lane: DeviceLane) -> bool:
+    return lane.answered and bool(lane.plan.blocks)
 
 
 def _identity(entry: Entry) -> Mapping[str, str]:

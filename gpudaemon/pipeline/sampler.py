@@ -5,6 +5,7 @@ Everything here runs on the event loop and does no I/O but with the reader: a de
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -71,7 +72,8 @@ class Entry:
 class Sampler:
     """See the module.
 
-    collectors: names of those in use, None for all. gone: a device seems to be gone, look again.
+    collectors: names of those in use, None for all. later: calls something in the loop's next round.
+    gone: a device seems to be gone, look again.
     on_facts: contents that were asked for with `read_once`.
     """
 
@@ -85,6 +87,7 @@ class Sampler:
         periods: Periods,
         collectors: Sequence[str] | None = None,
         gone: Callable[[], None] = lambda: None,
+        later: Callable[[Callable[[], None]], object] = lambda what: what(),
     ) -> None:
         self._link = link
         self._holders = holders
@@ -94,6 +97,8 @@ class Sampler:
         self._periods = periods
         self._collectors = collectors
         self._gone = gone
+        self._later = later
+        self._planning: deque[tuple[Entry, DeviceLane]] = deque()
         self._numbers = 0
         self._by_number: dict[int, Entry] = {}
         self._once: dict[str, tuple[Entry, Callable[[Facts], None]]] = {}
@@ -232,9 +237,25 @@ class Sampler:
             once[1](lane.facts())
         else:
             entry.facts = lane.facts()
-            self._by_number.pop(lane.number, None)
-            self._link.drop_lane(lane.number)
-            self._send(entry, make_plan(entry.device, entry.facts, self._collectors))
+            self._planning.append((entry, lane))
+            if len(self._planning) == 1:
+                self._later(self._plan_next)
+
+    def _plan_next(self) -> None:
+        """Facts have become known through a lane: the device's real lane takes its place.
+
+        A plan takes a millisecond, and after start all facts come together: one plan in each round of the
+        loop, so that it serves others in between.
+        """
+        entry, lane = self._planning.popleft()
+        if self._planning:
+            self._later(self._plan_next)
+        if entry.lane is not lane or entry.facts is None:
+            return
+        plan = make_plan(entry.device, entry.facts, self._collectors)
+        self._by_number.pop(lane.number, None)
+        self._link.drop_lane(lane.number)
+        self._send(entry, plan)
 
     def _note_stuck(self) -> None:
         stuck = {

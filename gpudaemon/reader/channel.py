@@ -77,6 +77,16 @@ def _align(offset: int, to: int) -> int:
     return (offset + to - 1) // to * to
 
 
+def _limits(plan: Any, count: int) -> Sequence[int]:
+    """Buffer sizes of a plan; raises ValueError where they are not `count` sizes."""
+    limits = plan.get("limits") if isinstance(plan, dict) else None
+    if not isinstance(limits, list) or len(limits) != count:
+        raise ValueError("lane plan does not fit its files")
+    if not all(type(limit) is int and limit > 0 for limit in limits):
+        raise ValueError("lane plan has a limit that is no size")
+    return limits
+
+
 class LaneMemory:
     """The shared memory of one lane, as either side sees it.
 
@@ -96,7 +106,9 @@ class LaneMemory:
             raise ValueError("lane plan lies outside its memory")
         self.count = count
         self.plan: dict[str, Any] = json.loads(bytes(view[offset : offset + length]))
-        limits: Sequence[int] = self.plan["limits"]
+        limits = _limits(self.plan, count)
+        if _align(_ARRAYS + 9 * count, 64) + sum(_align(limit, 8) for limit in limits) > offset:
+            raise ValueError("lane files do not fit their memory")
         lengths = _ARRAYS
         costs = lengths + 4 * count
         groups = costs + 4 * count
