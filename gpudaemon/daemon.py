@@ -223,7 +223,8 @@ class Daemon:
             reasons, self._reasons = self._reasons, set()
             for reason in reasons:
                 self._counts.rescans[reason] = self._counts.rescans.get(reason, 0) + 1
-            devices, unclaimed = await asyncio.to_thread(_scan, self._config.sysfs)
+            missing = tuple(self._inventory.missing.values())
+            devices, unclaimed = await asyncio.to_thread(_scan, self._config.sysfs, self._classes, missing)
             self._take(devices, unclaimed)
 
     # Inventory
@@ -233,22 +234,10 @@ class Daemon:
         self._wanted.set()
 
     def _take(self, devices: "tuple[Device, ...]", unclaimed: "tuple[Device, ...]") -> None:
-        """Take over what a scan found; PCI functions without a node are GPUs if their class says so."""
-        from dataclasses import replace
-
-        from gpudaemon.discovery.scan import bridges, is_gpu_class
-
-        known = {device.id for device in unclaimed}
-        self._classes = {id_: value for id_, value in self._classes.items() if id_ in known}
-        unknown = [device for device in unclaimed if device.id not in self._classes]
-        gpus = [
-            replace(device, pci_class=value)
-            for device in unclaimed
-            if (value := self._classes.get(device.id)) is not None and is_gpu_class(value)
-        ]
-        if gpus:
-            found = {device.id for device in devices}
-            devices = (*devices, *gpus, *(d for d in bridges(self._config.sysfs, gpus) if d.id not in found))
+        """Take over what a scan found, and have the class read of PCI functions that may be GPUs."""
+        ids = {device.id for device in unclaimed}
+        self._classes = {id_: value for id_, value in self._classes.items() if id_ in ids}
+        unknown = tuple(device for device in unclaimed if device.id not in self._classes)
         if self._inventory.update(devices):
             self._changed_at, self._rescans_done = time.monotonic(), 0
             self._log_changes()
@@ -269,7 +258,7 @@ class Daemon:
             _log.warning("device gone", extra={"device": id_})
         self._logged = now
 
-    def _ask_classes(self, unknown: "list[Device]") -> None:
+    def _ask_classes(self, unknown: "tuple[Device, ...]") -> None:
         """Have the reader read the class of PCI functions that have no DRM or accel node."""
         from gpudaemon.errors import Malformed
         from gpudaemon.model.device import Device, DeviceKind
@@ -278,11 +267,13 @@ class Daemon:
         paths = {f"{device.path}/class": device.id for device in unknown}
 
         def done(facts: "Facts") -> None:
+            known = dict(self._classes)
             for path, id_ in paths.items():
                 try:
-                    self._classes[id_] = hexadecimal(facts.get(path) or b"")
+                    known[id_] = hexadecimal(facts.get(path) or b"")
                 except Malformed:
-                    self._classes[id_] = None
+                    known[id_] = None
+            self._classes = known
             self._look_again("class")
 
         host = Device(id="pci classes", kind=DeviceKind.PCI, path=".", names=frozenset(paths))
@@ -312,11 +303,28 @@ class Daemon:
 _COUNTED = ("accel", "drm", "hwmon", "pci")
 
 
-def _scan(sysfs: str) -> "tuple[tuple[Device, ...], tuple[Device, ...]]":
-    from gpudaemon.discovery.scan import scan, unclaimed_pci
+def _scan(
+    sysfs: str, classes: "dict[str, int | None]", missing: "tuple[Device, ...]"
+) -> "tuple[tuple[Device, ...], tuple[Device, ...]]":
+    """(devices, PCI functions without a DRM or accel node).
+
+    A PCI function without a DRM or accel node is a GPU if its class says so. The bridges above a missing GPU
+    are looked at as long as they are there: its link is where the trouble shows.
+    """
+    from dataclasses import replace
+
+    from gpudaemon.discovery.scan import bridges, is_gpu_class, scan, unclaimed_pci
 
     devices = scan(sysfs)
-    return devices, unclaimed_pci(sysfs, devices)
+    unclaimed = unclaimed_pci(sysfs, devices)
+    gpus = [
+        replace(device, pci_class=value)
+        for device in unclaimed
+        if (value := classes.get(device.id)) is not None and is_gpu_class(value)
+    ]
+    found = {device.id for device in (*devices, *gpus)}
+    above = [bridge for bridge in bridges(sysfs, [*gpus, *missing]) if bridge.id not in found]
+    return (*devices, *gpus, *above), unclaimed
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *values: object) -> None:

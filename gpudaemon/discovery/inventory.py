@@ -6,7 +6,6 @@ from gpudaemon.model.device import Device, DeviceKind
 
 __all__ = ["Inventory", "concerns"]
 
-_MISSED = (DeviceKind.GPU, DeviceKind.PCI)
 _MOST_MISSING = 1024
 _SUBSYSTEMS = frozenset({"drm", "accel", "pci", "hwmon"})
 _ACTIONS = frozenset({"add", "remove", "bind", "unbind", "move"})
@@ -18,9 +17,10 @@ def concerns(action: str, subsystem: str, devtype: str) -> bool:
 
 
 class Inventory:
-    """Devices by id, and the missing ones: GPUs and bridges that left without being acknowledged.
+    """Devices by id, and the missing ones: GPUs that left and have not come back.
 
-    A partition or a hwmon chip that goes is a change of configuration, not a loss.
+    A partition or a hwmon chip that goes is a change of configuration, not a loss; a bridge that goes takes
+    its GPUs along.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Inventory:
         if found == self.devices:
             return False
         for id_, device in self.devices.items():
-            if id_ not in found and device.kind in _MISSED and len(self.missing) < _MOST_MISSING:
+            if id_ not in found and device.kind is DeviceKind.GPU and len(self.missing) < _MOST_MISSING:
                 self.missing[id_] = device
         for id_ in found:
             self.missing.pop(id_, None)

@@ -190,6 +190,7 @@ class DeviceLane:
         self._parked: list[_File] = []
         self._clients = -1
         self._group_at = [0.0] * GROUPS
+        self._owed: dict[int, float] = {}
         self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
 
     def groups(self) -> list[int]:
@@ -201,6 +202,7 @@ class DeviceLane:
         self.number = number
         self.memory = memory
         self.hung_file = ""
+        self._owed.clear()
         self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
         for file in self._files:
             file.slow = 0 if file.group == file.plan.group else file.slow
@@ -208,8 +210,15 @@ class DeviceLane:
     # What the reader tells
 
     def finished(self, groups: int, chain: int, started: float, ended: float) -> None:
-        """A chain ended: take over what the files of `groups` say."""
+        """A chain ended: take over what the files of `groups` say, and of those that a late look lost.
+
+        A chain reads its cadences before it sends its first record, so they are whole whenever `begun` still
+        is this chain's number, whichever chain read them.
+        """
         memory = self.memory
+        owed, self._owed = self._owed, {}
+        for group in owed:
+            groups |= 1 << group
         files: list[_File] = []
         good = 0
         for group in _BITS[groups]:
@@ -219,14 +228,16 @@ class DeviceLane:
                 files += self._read_by(group, started)
         news = self._changed(files)
         if memory.begun != chain:
-            # The next chain began while we copied: the content may be torn. Its own record is on the way.
+            # The next chain began while we copied: the content may be torn. Its own record is on the way, but
+            # it may be without the cadences that are not due again for minutes.
             self.figures.ticks_missed += 1
+            self._owed = {group: owed.get(group, ended) for group in _BITS[groups & _CADENCES]}
             return
         self._suspended_at = 0.0
         if self.plan.gated:
             self._see_power(memory.lengths[0])
         for group in _BITS[groups]:
-            self._group_at[group] = ended
+            self._group_at[group] = owed.get(group, ended)
         good += len(files) - len(news)
         changed, gone = self._take(news, ended)
         if news:

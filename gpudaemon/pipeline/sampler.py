@@ -74,7 +74,6 @@ class Sampler:
 
     collectors: names of those in use, None for all. later: calls something in the loop's next round.
     gone: a device seems to be gone, look again.
-    on_facts: contents that were asked for with `read_once`.
     """
 
     def __init__(

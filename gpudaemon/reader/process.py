@@ -47,7 +47,11 @@ def choose_engine(wanted: str, lanes: Lanes, lock: threading.RLock) -> tuple[Eng
         if usable:
             from gpudaemon.reader.uring import UringEngine
 
-            return UringEngine(lanes.finished, lanes.flush, lock), reason
+            try:
+                return UringEngine(lanes.finished, lanes.flush, lock), reason
+            except OSError as error:
+                # The probe's ring was smaller: locked memory may be short for this one.
+                reason = f"io_uring_queue_init: {error.strerror}"
         if wanted == "io_uring":
             reason = f"io_uring was asked for but is not to be had: {reason}"
     else:
