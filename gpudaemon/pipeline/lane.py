@@ -137,6 +137,10 @@ class _Region:
         """What `unchanged` saw was taken over; if any file gave nothing, all are looked at next time."""
         self._seen = self._now if all(file.raw is not None for file in self._files) else None
 
+    def forget(self) -> None:
+        """What was accepted is not known any more: the same bytes are news again."""
+        self._seen = None
+
 
 class DeviceLane:
     """See the module. All moments are CLOCK_MONOTONIC seconds; `clock` is there for tests.
@@ -341,6 +345,8 @@ class DeviceLane:
         self.hung_file = ""
         for file in self._files:
             file.raw = None
+        for region in self._regions:
+            region.forget()
 
     # What the server's clock brings
 
@@ -483,6 +489,8 @@ class DeviceLane:
     def _forget(self, file: _File) -> None:
         """Nothing is known of this file any more."""
         file.raw = None
+        if file.group < DEMOTED:
+            self._regions[file.group].forget()
         for place in range(file.plan.first, file.plan.first + file.plan.count):
             self.values[place] = None
         self.rows.pop(file.index, None)
