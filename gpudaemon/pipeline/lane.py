@@ -347,6 +347,7 @@ class DeviceLane:
             file.raw = None
         for region in self._regions:
             region.forget()
+        self._owed.clear()
 
     # What the server's clock brings
 
@@ -499,6 +500,7 @@ class DeviceLane:
         for file in self._files[1 if self.plan.gated else 0 :]:
             if file.raw is not None:
                 self._forget(file)
+        self._owed.clear()
 
     def _outcome(self, length: int) -> Outcome:
         if length <= -OPEN_ERROR:

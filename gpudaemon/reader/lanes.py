@@ -323,7 +323,11 @@ class Lanes:
             self._pass(lane)
 
     def _withhold(self, lane: Lane, kind: int) -> None:
-        lane.postpone(lane.due_groups, time.monotonic())
+        now = time.monotonic()
+        if kind == RecordKind.POWER:
+            # The server knows nothing of this device any more: when it wakes, its rare files are due too.
+            lane.all_due(now)
+        lane.postpone(lane.due_groups, now)
         self._end(lane, kind)
 
     def _pass(self, lane: Lane) -> None:
