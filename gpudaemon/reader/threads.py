@@ -52,6 +52,10 @@ class _Alarm:
         """Block until it rings."""
         os.read(self._descriptor, 8)
 
+    def close(self) -> None:
+        """Give the timer back."""
+        os.close(self._descriptor)
+
 
 class ThreadEngine:
     """See `gpudaemon.reader.engine.Engine`. `finished` is called on the thread that read, under `lock`.
@@ -156,6 +160,7 @@ class ThreadEngine:
         while True:
             self._alarm.wait()
             if self._closed:
+                self._alarm.close()
                 return
             with self._lock:
                 chain = self._running.get(self._leader)
