@@ -32,6 +32,9 @@ END = "# EOF\n"
 _Values = Sequence[float | None]
 _Lines = Sequence[tuple[str, float]]
 _Created = Mapping[str, float]
+_Rows = dict[str, list[tuple[Samples, _Lines]]]
+_Texts = dict[int, tuple[_Lines, str]]
+"""Rendered rows by the id of their tuple, which is kept so that the id stays its own."""
 _NUMBERS = frozenset({int, float})
 
 
@@ -89,6 +92,7 @@ class Renderer:
     def __init__(self, order: Sequence[Metric] | None = None) -> None:
         self._order = table() if order is None else tuple(order)
         self._layout = _Layout((), (), frozenset())
+        self._texts: _Texts = {}
 
     def chunks(self, snapshot: Snapshot, openmetrics: bool) -> Iterator[str]:
         """Yield the lines of `snapshot`, at most CHUNK samples at a time, without the `# EOF` of OpenMetrics.
@@ -105,6 +109,7 @@ class Renderer:
         if openmetrics:
             for samples in snapshot.samples:
                 created.update(samples.created)
+        texts: _Texts = {}
         families = layout.families
         late = [metric for name, metric in met.items() if name not in layout.names]
         if late:
@@ -116,7 +121,7 @@ class Renderer:
                 continue
             heading = family.openmetrics if openmetrics else family.text
             starts = created if family.metric.kind is Kind.COUNTER else {}
-            for pieces, count in _bodies(family, values, rows, starts):
+            for pieces, count in _bodies(family, values, rows, starts, (self._texts, texts)):
                 if size + count > CHUNK:
                     yield "".join(chunk)
                     chunk, size = [], 0
@@ -124,6 +129,7 @@ class Renderer:
                 chunk += pieces
                 size += count
                 heading = ""
+        self._texts = texts
         if chunk:
             yield "".join(chunk)
 
@@ -138,10 +144,15 @@ def pages(snapshot: Snapshot, openmetrics: bool) -> Iterator[str]:
 def _bodies(
     family: _Family,
     values: list[float | None],
-    rows: Mapping[str, _Lines],
+    rows: _Rows,
     created: _Created,
+    texts: tuple[_Texts, _Texts],
 ) -> Iterator[tuple[list[str], int]]:
-    """Yield (pieces of lines, number of samples) of one family, empty ones left out."""
+    """Yield (pieces of lines, number of samples) of one family, empty ones left out.
+
+    texts: rows rendered for the last page and, filled here, for this one.
+    """
+    before, now = texts
     for segment in family.segments:
         picked = segment.pick(values)
         if not created and _plain(picked):
@@ -152,10 +163,18 @@ def _bodies(
             (prefix, value) for prefix, value in zip(segment.prefixes, picked, strict=True) if value is not None
         ]:
             yield _lines(known, created), len(known)
-    lines = rows.get(family.metric.name, ())
-    for start in range(0, len(lines), CHUNK):
-        part = lines[start : start + CHUNK]
-        yield _lines(part, created), len(part)
+    for samples, lines in rows.get(family.metric.name, ()):
+        # Rows of a device are the same tuple until they change; the daemon's own are new in every snapshot.
+        if samples.device and not samples.created and 0 < len(lines) <= CHUNK:
+            known_text = before.get(id(lines))
+            if known_text is None:
+                known_text = (lines, "".join(_lines(lines, {})))
+            now[id(lines)] = known_text
+            yield [known_text[1]], len(lines)
+        else:
+            for start in range(0, len(lines), CHUNK):
+                part = lines[start : start + CHUNK]
+                yield _lines(part, created), len(part)
 
 
 def _plain(values: _Values) -> bool:
@@ -189,14 +208,14 @@ def _number(value: float) -> str:
     return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
-def _rows(all_samples: Sequence[Samples]) -> tuple[dict[str, Metric], dict[str, list[tuple[str, float]]]]:
-    """(metrics, their lines), both by name: hashing a row of the table costs more than rendering a sample."""
+def _rows(all_samples: Sequence[Samples]) -> tuple[dict[str, Metric], _Rows]:
+    """(metrics, their lines device by device), both by name: hashing a row of the table costs more."""
     metrics: dict[str, Metric] = {}
-    rows: dict[str, list[tuple[str, float]]] = {}
+    rows: _Rows = {}
     for samples in all_samples:
         for metric, lines in samples.rows.items():
             metrics.setdefault(metric.name, metric)
-            rows.setdefault(metric.name, []).extend(lines)
+            rows.setdefault(metric.name, []).append((samples, lines))
     return metrics, rows
 
 

@@ -178,6 +178,8 @@ class DeviceLane:
         self._suspended_at = 0.0
         self.values: list[float | None] = list(plan.initial)
         self.rows: dict[int, dict[Metric, list[tuple[str, float]]]] = {}
+        # Rows change seldom: the same objects in every snapshot until one does, so that a page knows them.
+        self._gathered: Mapping[Metric, tuple[tuple[str, float], ...]] | None = None
         self._prefixes: dict[tuple[Metric, tuple[str, ...]], str] = {}
         self._files = [
             _File(
@@ -380,18 +382,20 @@ class DeviceLane:
                     values[place] = None
                 if plan.rows is not None:
                     stale.add(file.index)
+        rows = self._gathered if not stale else None
+        if rows is None:
+            rows = self._gather(stale)
+            self._gathered = rows if not stale else None
+        return Samples(self.plan.device.id, self.plan.blocks, tuple(values), rows, self.created)
+
+    def _gather(self, stale: set[int]) -> Mapping[Metric, tuple[tuple[str, float], ...]]:
+        """The rows of all files but the stale ones, by metric."""
         rows: dict[Metric, list[tuple[str, float]]] = {}
         for index, found in self.rows.items():
             if index not in stale:
                 for metric, lines in found.items():
                     rows.setdefault(metric, []).extend(lines)
-        return Samples(
-            self.plan.device.id,
-            self.plan.blocks,
-            tuple(values),
-            {metric: tuple(lines) for metric, lines in rows.items()},
-            self.created,
-        )
+        return {metric: tuple(lines) for metric, lines in rows.items()}
 
     def facts(self) -> Mapping[str, bytes | None]:
         """Contents of the files of a facts plan."""
@@ -426,6 +430,7 @@ class DeviceLane:
                 self.values[plan.first : plan.first + plan.count] = values
             elif plan.rows is not None:
                 self.rows[file.index] = self._take_rows(file, raw)
+                self._gathered = None
         except Malformed as error:
             self._malformed(file, raw, error.reason)
             return False
@@ -494,7 +499,8 @@ class DeviceLane:
             self._regions[file.group].forget()
         for place in range(file.plan.first, file.plan.first + file.plan.count):
             self.values[place] = None
-        self.rows.pop(file.index, None)
+        if self.rows.pop(file.index, None) is not None:
+            self._gathered = None
 
     def _clear(self) -> None:
         for file in self._files[1 if self.plan.gated else 0 :]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpudaemon import __version__
 from gpudaemon.discovery.inventory import Inventory
-from gpudaemon.drivers import driver_for
+from gpudaemon.drivers import Facts, driver_for
 from gpudaemon.metrics import daemon as rows
 from gpudaemon.metrics import gpu, pcie, runtime_power
 from gpudaemon.metrics.device import NUMA_NODE
@@ -52,8 +52,11 @@ class _Lines:
     since: unix time at which counters added from now on began at zero.
     """
 
-    def __init__(self, prefixes: dict[tuple[str, ...], str], since: float) -> None:
+    def __init__(
+        self, prefixes: dict[tuple[str, ...], str], sets: dict[tuple[str, str], tuple[str, ...]], since: float
+    ) -> None:
         self._prefixes = prefixes
+        self._sets = sets
         self.rows: dict[Metric, list[tuple[str, float]]] = {}
         self.created: dict[str, float] = {}
         self.since = since
@@ -69,6 +72,17 @@ class _Lines:
         if metric.kind is Kind.COUNTER:
             self.created[prefix] = self.since
         self.rows.setdefault(metric, []).append((prefix, value))
+
+    def add_states(self, metric: Metric, words: tuple[str, ...], state: str, device: str) -> None:
+        """One line for each of `words`, 1 for `state`: a state set of a device at once, not word by word."""
+        prefixes = self._sets.get((metric.name, device))
+        if prefixes is None:
+            if len(self._sets) >= _PREFIXES:
+                self._sets.clear()
+            prefixes = tuple(Series(metric, (device, word)).prefix() for word in words)
+            self._sets[metric.name, device] = prefixes
+        lines = [(prefix, int(word == state)) for word, prefix in zip(words, prefixes, strict=True)]
+        self.rows.setdefault(metric, []).extend(lines)
 
 
 class Publisher:
@@ -90,6 +104,8 @@ class Publisher:
         self._clock = clock
         self._started = time.time()
         self._prefixes: dict[tuple[str, ...], str] = {}
+        self._sets: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._identities: dict[str, tuple[Facts | None, Mapping[str, str]]] = {}
         self._info: dict[str, tuple[Mapping[Metric, Block], tuple[tuple[Metric, str], ...]]] = {}
         self._versions = 0
         self._newest: Snapshot | None = None
@@ -105,7 +121,7 @@ class Publisher:
         self._versions += 1
         samples: list[Samples] = []
         views: list[DeviceView] = []
-        lines = _Lines(self._prefixes, self._started)
+        lines = _Lines(self._prefixes, self._sets, self._started)
         self._own(lines)
         self._missing(lines)
         for id_, entry in self._sampler.entries.items():
@@ -150,8 +166,7 @@ class Publisher:
 
     def _device(self, lines: _Lines, entry: Entry, now: float) -> None:
         id_, state, figures, lane = entry.device.id, entry.state.value, entry.figures, entry.lane
-        for word in STATES:
-            lines.add(rows.DEVICE_STATE, int(word == state), id_, word)
+        lines.add_states(rows.DEVICE_STATE, STATES, state, id_)
         for outcome, count in figures.reads.items():
             lines.add(rows.READS, count, id_, outcome.value)
         for reason, count in figures.malformed.items():
@@ -173,8 +188,7 @@ class Publisher:
         if lane.newest:
             lines.add(rows.DATA_AGE, now - lane.newest, id_)
         if lane.power:
-            for word in RUNTIME_STATUSES:
-                lines.add(runtime_power.POWER_STATE, int(word == lane.power), id_, word)
+            lines.add_states(runtime_power.POWER_STATE, RUNTIME_STATUSES, lane.power, id_)
         if lane.hung_file:
             lines.add(rows.STUCK_READ_AGE, now - lane.hung_since, id_, lane.hung_file)
         for path, period, cost in lane.demoted():
@@ -235,9 +249,18 @@ class Publisher:
             numa_node=_numa_node(entry),
             state=entry.state.value,
             age=now - lane.newest if lane is not None and lane.newest else None,
-            identity=_identity(entry),
+            identity=self._identity(entry),
             attributes=len(planned.files) if planned is not None else 0,
         )
+
+    def _identity(self, entry: Entry) -> Mapping[str, str]:
+        """What the driver's identity files say, decoded once for each reading of the facts."""
+        known = self._identities.get(entry.device.id)
+        if known is None or known[0] is not entry.facts:
+            if len(self._identities) >= _REMEMBERED:
+                self._identities.clear()
+            known = self._identities[entry.device.id] = (entry.facts, _identity(entry))
+        return known[1]
 
 
 def _answered(entry: Entry) -> bool:
