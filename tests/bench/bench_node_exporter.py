@@ -18,12 +18,12 @@ import time
 
 import processes
 from figures import flags, heading, show, spread
+from node_exporter_equivalents import differences, parse
 from processes import RunningDaemon, cpu_seconds
 from scraper import Scraper
 
 from gpudaemon.mock import build
 from gpudaemon.mock.demo import Mover
-from node_exporter_equivalents import differences, parse
 
 MUST = 0.5
 GPUS = 64
@@ -144,9 +144,9 @@ def measure(seconds: float, pids: dict[str, list[int]], scrapers: dict[str, Scra
     for name, milliseconds in used.items():
         must = "" if name == "node_exporter" else f"at most {MUST * used['node_exporter']:.1f}"
         show(f"{name}, CPU a minute", milliseconds, "ms", must)
-    for name in used:
+    for name, milliseconds in used.items():
         if name != "node_exporter":
-            show(f"{name}, ratio", used[name] / used["node_exporter"], "x", f"at most {MUST} x")
+            show(f"{name}, ratio", milliseconds / used["node_exporter"], "x", f"at most {MUST} x")
             parts = ", ".join(
                 f"{part} {(cpu_seconds([pid]) - by_process[name, pid]) * 1e3 / minutes:.1f}"
                 for part, pid in zip(("server", "reader", "launcher"), pids[name], strict=True)

@@ -129,9 +129,7 @@ def one(engine: str, cycles: int) -> bool:
             return after == before and not lost and not new
 
 
-def report(
-    cycle: Cycle, before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]
-) -> None:
+def report(cycle: Cycle, before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
     show("removal to series gone, median", statistics.median(cycle.gone) * 1e3, "ms")
     show("removal to series gone, longest", max(cycle.gone) * 1e3, "ms", "", f"of {len(cycle.gone)}")
     first = cycle.scrapes.count(1) / len(cycle.scrapes)

@@ -48,4 +48,6 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def spread(name: str, values: Sequence[float], unit: str = "", must: str = "") -> None:
     """A line with the median of several runs, and the smallest and largest of them."""
-    show(name, statistics.median(values), unit, must, f"{min(values):.3f} to {max(values):.3f} of {len(values)}")
+    show(
+        name, statistics.median(values), unit, must, f"{min(values):.3f} to {max(values):.3f} of {len(values)}"
+    )
