@@ -16,7 +16,7 @@ from gpudaemon.model.snapshot import Samples
 from gpudaemon.pipeline.plan import DevicePlan, PlannedFile
 from gpudaemon.pipeline.policy import RETRY_GROUP, demoted_group, is_slow, retry_delay
 from gpudaemon.pipeline.rest import Rest
-from gpudaemon.reader.channel import DEMOTED, GROUPS, OPEN_ERROR, PARKED, LaneMemory
+from gpudaemon.reader.channel import DEMOTED, DEPTH, GROUPS, OPEN_ERROR, PARKED, LaneMemory
 
 if TYPE_CHECKING:
     import mmap
@@ -84,6 +84,7 @@ class _File:
         "failures",
         "group",
         "index",
+        "length",
         "moved",
         "plan",
         "raw",
@@ -97,6 +98,7 @@ class _File:
     ) -> None:
         self.index = index
         self.start = start
+        self.length = 0
         self.moved = 0.0
         self.counters = counters
         self.plan = plan
@@ -118,20 +120,21 @@ class _Region:
 
     __slots__ = ("_contents", "_files", "_lengths", "_now", "_seen")
 
-    def __init__(self, files: Sequence[_File], memory: LaneMemory) -> None:
+    def __init__(self, files: Sequence[_File]) -> None:
         self._files = files
         self._seen: tuple[bytes, bytes] | None = None
         self._now: tuple[bytes, bytes] | None = None
-        self._lengths = self._contents = slice(0, 0)
+        self._lengths = self._contents = (0, 0)
         if files and files[-1].index - files[0].index == len(files) - 1:
             first, last = files[0], files[-1]
-            self._lengths = memory.lengths_of(first.index, last.index)
-            self._contents = slice(first.start, last.start + last.plan.limit)
+            self._lengths = (4 * first.index, 4 * (last.index + 1))
+            self._contents = (first.start, last.start + last.plan.limit)
 
-    def unchanged(self, memory: "mmap.mmap") -> bool:
-        """Whether every file says again what was accepted last."""
-        self._now = (memory[self._lengths], memory[self._contents])
-        return self._now == self._seen and self._contents.stop > 0
+    def unchanged(self, memory: "mmap.mmap", base: int) -> bool:
+        """Whether every file says again, in the copy at `base`, what was accepted last."""
+        (lengths, lengths_end), (contents, contents_end) = self._lengths, self._contents
+        self._now = (memory[base + lengths : base + lengths_end], memory[base + contents : base + contents_end])
+        return self._now == self._seen and contents_end > 0
 
     def accept(self) -> None:
         """What `unchanged` saw was taken over; if any file gave nothing, all are looked at next time."""
@@ -197,7 +200,7 @@ class DeviceLane:
         self._clients = -1
         self._group_at = [0.0] * GROUPS
         self._owed: dict[int, float] = {}
-        self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
+        self._regions = [_Region(self._groups[group]) for group in range(DEMOTED)]
 
     def groups(self) -> list[int]:
         """The group of each file, as a lane's memory wants it."""
@@ -209,7 +212,7 @@ class DeviceLane:
         self.memory = memory
         self.hung_file = ""
         self._owed.clear()
-        self._regions = [_Region(self._groups[group], memory) for group in range(DEMOTED)]
+        self._regions = [_Region(self._groups[group]) for group in range(DEMOTED)]
         for file in self._files:
             file.slow = 0 if file.group == file.plan.group else file.slow
 
@@ -218,30 +221,31 @@ class DeviceLane:
     def finished(self, groups: int, chain: int, started: float, ended: float) -> None:
         """A chain ended: take over what the files of `groups` say, and of those that a late look lost.
 
-        A chain reads its cadences before it sends its first record, so they are whole whenever `begun` still
-        is this chain's number, whichever chain read them.
+        A chain reads its cadences before it sends its first record, so they are whole as long as its copy of
+        the memory is intact, whichever chain read them.
         """
         memory = self.memory
+        base = memory.base(chain)
         owed, self._owed = self._owed, {}
         for group in owed:
             groups |= 1 << group
         files: list[_File] = []
         good = 0
         for group in _BITS[groups]:
-            if group < DEMOTED and self._regions[group].unchanged(memory.map):
+            if group < DEMOTED and self._regions[group].unchanged(memory.map, base):
                 good += len(self._groups[group])
             else:
                 files += self._read_by(group, started)
-        news = self._changed(files)
-        if memory.begun != chain:
-            # The next chain began while we copied: the content may be torn. Its own record is on the way, but
-            # it may be without the cadences that are not due again for minutes.
+        news = self._changed(files, chain)
+        if not memory.intact(chain):
+            # Later chains have come round to this copy: the content may be torn. Their records are on the way,
+            # but they may be without the cadences that are not due again for minutes.
             self.figures.ticks_missed += 1
             self._owed = {group: owed.get(group, ended) for group in _BITS[groups & _CADENCES]}
             return
         self._suspended_at = 0.0
         if self.plan.gated:
-            self._see_power(memory.lengths[0])
+            self._see_power(chain)
         for group in _BITS[groups]:
             self._group_at[group] = owed.get(group, ended)
         good += len(files) - len(news)
@@ -278,17 +282,20 @@ class DeviceLane:
         # Files move into these groups one by one, perhaps while the group was being read.
         return [file for file in self._groups[group] if file.moved < started]
 
-    def _changed(self, files: list[_File]) -> list[tuple[_File, int, bytes]]:
+    def _changed(self, files: list[_File], chain: int) -> list[tuple[_File, int, bytes]]:
         """Those of `files` that say something new or nothing at all, with length and content.
 
         The others were decoded before, and what they say is as old as this reading now.
         """
-        lengths = self.memory.lengths.tolist()
-        content = self.memory.map
+        if not files:
+            return []
+        lengths = self.memory.lengths[chain % DEPTH].tolist()
+        content, base = self.memory.map, self.memory.base(chain)
         news = []
         for file in files:
             length = lengths[file.index]
-            raw = content[file.start : file.start + length] if length >= 0 else b""
+            start = base + file.start
+            raw = content[start : start + length] if length >= 0 else b""
             if raw != file.raw or length < 0:
                 news.append((file, length, raw))
         return news
@@ -303,10 +310,9 @@ class DeviceLane:
                 good += 1
         return good, gone
 
-    def withheld(self, ended: float, *, resting: bool) -> None:
+    def withheld(self, chain: int, ended: float, *, resting: bool) -> None:
         """The power state forbids reading, or the device is resting; the state's text is in slot 0."""
-        length = self.memory.lengths[0]
-        self._see_power(length)
+        length = self._see_power(chain)
         self.answered = True
         if resting:
             self.state = Outcome.RESTING
@@ -514,11 +520,12 @@ class DeviceLane:
         return of_read_errno(-length)
 
     def _outcome_of_file(self, file: _File) -> Outcome:
-        return self._outcome(self.memory.lengths[file.index])
+        return self._outcome(file.length)
 
     def _failed(self, file: _File, length: int, now: float) -> int:
         """Take over a failure; returns 1 where it says that the device is gone."""
         outcome = self._outcome(length)
+        file.length = length
         self.figures.count(outcome)
         self._forget(file)
         file.failures += 1
@@ -552,7 +559,7 @@ class DeviceLane:
         """The files of a group changed: find out again where in memory they lie."""
         if group < DEMOTED:
             self._groups[group].sort(key=lambda file: file.index)
-            self._regions[group] = _Region(self._groups[group], self.memory)
+            self._regions[group] = _Region(self._groups[group])
 
     def _send_home(self) -> None:
         for file in list(self._groups[RETRY_GROUP]):
@@ -577,14 +584,17 @@ class DeviceLane:
                 if not file.slow:
                     self._move(file, file.plan.group)
 
-    def _see_power(self, length: int) -> None:
+    def _see_power(self, chain: int) -> int:
+        """Take over the power state; returns the length of its text, or why there is none."""
+        length: int = self.memory.lengths[chain % DEPTH][0]
         if length >= 0:
-            raw = self.memory.content(0, length)
+            raw = self.memory.content(chain, 0, length)
             if raw != self._power_raw:
                 self._power_raw = raw
                 self.power = raw.decode("ascii", "replace").strip()
         elif self._outcome(length) is Outcome.ABSENT:
             self.power, self._power_raw = "", b""
+        return length
 
     def _consider_rest(self, now: float) -> None:
         plan = self.plan

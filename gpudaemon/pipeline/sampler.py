@@ -102,7 +102,7 @@ class Sampler:
         self._by_number: dict[int, Entry] = {}
         self._once: dict[str, tuple[Entry, Callable[[Facts], None]]] = {}
         self.entries: dict[str, Entry] = {}
-        self.stuck_processes = 0
+        self.stuck_processes = holders.processes(link.pid)
         self.version = 0
         link.on_record = self.take
         link.on_start = self._reader_started
@@ -160,7 +160,7 @@ class Sampler:
             elif entry.facts is None and groups:
                 self._facts_read(entry, lane)
         elif kind in (RecordKind.POWER, RecordKind.RESTING):
-            lane.withheld(ended, resting=kind == RecordKind.RESTING)
+            lane.withheld(chain, ended, resting=kind == RecordKind.RESTING)
         elif kind == RecordKind.HUNG:
             lane.hung(index, started)
             self._note_stuck()

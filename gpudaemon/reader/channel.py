@@ -12,13 +12,16 @@ Memory of a lane with n files, little endian, native alignment:
     32   f64 rest until CLOCK_MONOTONIC; before it only the power state is read (written by the server)
     40   u32 version    raised by the server when groups or periods change
     64   f64 period[16] seconds, by group (written by the server)
-    192  i32 length[n]  bytes read, or -errno of the read, or -(1000 + errno) of the open
-         f32 cost[n]    seconds the last read took
+    192  f32 cost[n]    seconds the last slow read took
          u8  group[n]   group of each file; PARKED: not read (written by the server)
-         then a slot of `limit` bytes for each file, and the plan as JSON
+         then DEPTH copies of
+             i32 length[n]  bytes read, or -errno of the read, or -(1000 + errno) of the open
+             a slot of `limit` bytes for each file
+         and the plan as JSON
 
-A torn reading cannot be taken for a good one: the server copies what it wants and then checks that `begun`
-still is the number in the record.
+Chain number c writes copy c modulo DEPTH, so the last readings are all there: the server need not be woken for
+each, and one that is late loses none. A torn reading cannot be taken for a good one: the server copies what it
+wants and then checks that `begun` is not DEPTH or more ahead of the number in the record.
 """
 
 import fcntl
@@ -31,6 +34,7 @@ from typing import Any
 
 __all__ = [
     "DEMOTED",
+    "DEPTH",
     "GROUPS",
     "OPEN_ERROR",
     "PARKED",
@@ -45,6 +49,8 @@ DEMOTED = 4
 """First group of demoted files: each such group is a chain of its own, after all others."""
 PARKED = 255
 """Group of a file that is not read at all until the server says otherwise."""
+DEPTH = 4
+"""Readings of a lane that are kept."""
 OPEN_ERROR = 1000
 """Added to the errno of a failed open, to tell it from that of a failed read."""
 
@@ -90,8 +96,8 @@ def _limits(plan: Any, count: int) -> Sequence[int]:
 class LaneMemory:
     """The shared memory of one lane, as either side sees it.
 
-    slots: a writable view of each file's buffer; offsets: where they begin in `map`.
-    lengths, costs, groups, periods: typed views of the arrays.
+    offsets: where each slot begins in a copy. lengths: of each copy. lengths, costs, groups, periods: typed
+    views of the arrays.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -107,25 +113,23 @@ class LaneMemory:
         self.count = count
         self.plan: dict[str, Any] = json.loads(bytes(view[offset : offset + length]))
         limits = _limits(self.plan, count)
-        if _align(_ARRAYS + 9 * count, 64) + sum(_align(limit, 8) for limit in limits) > offset:
+        first, self.stride, self.offsets = _layout(limits)
+        if first + DEPTH * self.stride > offset:
             raise ValueError("lane files do not fit their memory")
-        lengths = _ARRAYS
-        costs = lengths + 4 * count
+        self._first = first
+        self._view = view
+        self._limits = limits
+        costs = _ARRAYS
         groups = costs + 4 * count
         self._counters = view[_BEGUN : _BEGUN + 16].cast("Q")
         self._rest = view[_REST : _REST + 8].cast("d")
         self._version = view[_VERSION : _VERSION + 4].cast("I")
         self.periods = view[_PERIODS : _PERIODS + 8 * GROUPS].cast("d")
-        self.lengths = view[lengths:costs].cast("i")
         self.costs = view[costs:groups].cast("f")
         self.groups = view[groups : groups + count]
-        self.slots: list[memoryview] = []
-        self.offsets: list[int] = []
-        start = _align(groups + count, 64)
-        for limit in limits:
-            self.slots.append(view[start : start + limit])
-            self.offsets.append(start)
-            start = _align(start + limit, 8)
+        self.lengths = tuple(
+            view[base : base + 4 * count].cast("i") for base in (self.base(copy) for copy in range(DEPTH))
+        )
 
     @staticmethod
     def create(plan: dict[str, Any], groups: Sequence[int], periods: Sequence[float]) -> int:
@@ -134,20 +138,19 @@ class LaneMemory:
         plan: `lane`, `device`, `deadline`, `gate` (whether file 0 is the power state), `paths`, `limits`.
         """
         count = len(plan["paths"])
-        slots = _align(_ARRAYS + 9 * count, 64)
-        for limit in plan["limits"]:
-            slots = _align(slots + limit, 8)
+        first, stride, _ = _layout(plan["limits"])
+        end = first + DEPTH * stride
         text = json.dumps(plan).encode()
         descriptor = os.memfd_create("gpudaemon-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(descriptor, slots + len(text))
+            os.ftruncate(descriptor, end + len(text))
             # The size can change under neither side: no SIGBUS, whatever the other one does.
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-            with mmap.mmap(descriptor, slots + len(text)) as memory:
-                _HEADER.pack_into(memory, 0, count, len(text), slots)
+            with mmap.mmap(descriptor, end + len(text)) as memory:
+                _HEADER.pack_into(memory, 0, count, len(text), end)
                 struct.pack_into(f"={GROUPS}d", memory, _PERIODS, *periods)
-                memory[_ARRAYS + 8 * count : _ARRAYS + 9 * count] = bytes(groups)
-                memory[slots:] = text
+                memory[_ARRAYS + 4 * count : _ARRAYS + 5 * count] = bytes(groups)
+                memory[end:] = text
         except BaseException:
             os.close(descriptor)
             raise
@@ -192,11 +195,34 @@ class LaneMemory:
             self.periods[group] = period
         self._version[0] = (self._version[0] + 1) & 0xFFFFFFFF
 
-    def lengths_of(self, first: int, last: int) -> slice:
-        """Where in `map` the lengths of the files `first` to `last` stand, as native 32-bit integers."""
-        return slice(_ARRAYS + 4 * first, _ARRAYS + 4 * (last + 1))
+    def base(self, chain: int) -> int:
+        """Where in `map` the copy begins that chain number `chain` writes: its lengths, then its slots."""
+        return self._first + chain % DEPTH * self.stride
 
-    def content(self, index: int, length: int) -> bytes:
-        """A copy of the first `length` bytes of a file's slot."""
-        start = self.offsets[index]
+    def slots(self, copy: int) -> list[memoryview]:
+        """A writable view of each file's buffer in one copy."""
+        base = self.base(copy)
+        return [
+            self._view[base + offset : base + offset + limit]
+            for offset, limit in zip(self.offsets, self._limits, strict=True)
+        ]
+
+    def intact(self, chain: int) -> bool:
+        """Whether what chain number `chain` wrote is still there; to be asked after copying it."""
+        return self.begun - chain < DEPTH
+
+    def content(self, chain: int, index: int, length: int) -> bytes:
+        """A copy of the first `length` bytes of a file's slot, as chain number `chain` left it."""
+        start = self.base(chain) + self.offsets[index]
         return self.map[start : start + length]
+
+
+def _layout(limits: Sequence[int]) -> tuple[int, int, list[int]]:
+    """(where the first copy begins, bytes from one copy to the next, slots from the beginning of a copy)."""
+    count = len(limits)
+    offset = _align(4 * count, 8)
+    offsets = []
+    for limit in limits:
+        offsets.append(offset)
+        offset = _align(offset + limit, 8)
+    return _align(_ARRAYS + 5 * count, 64), _align(offset, 64), offsets

@@ -17,12 +17,12 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from gpudaemon.model.forbidden import is_forbidden
-from gpudaemon.reader.channel import DEMOTED, GROUPS, OPEN_ERROR, PARKED, RECORD, LaneMemory, RecordKind
+from gpudaemon.reader.channel import DEMOTED, DEPTH, GROUPS, OPEN_ERROR, PARKED, RECORD, LaneMemory, RecordKind
 from gpudaemon.reader.engine import Chain, Engine, Step
 
 __all__ = ["KEEP_OPEN", "Lane", "Lanes"]
 
-KEEP_OPEN = 30.0
+KEEP_OPEN = 60.0
 """Files read at least this often (seconds) stay open between readings; others are closed again."""
 _READABLE = (b"active\n", b"unsupported\n")
 """Power states in which a device may be read. "unsupported" is the PM core's word for runtime power
@@ -31,6 +31,9 @@ _ASLEEP_PERIOD = 1.0
 """Seconds between looks at the power state of a device that must not be read."""
 _GONE = (-errno.ENODEV, -errno.ENXIO, -errno.EBADF)
 _EPSILON = 0.001
+_FAST = 1 << 3
+_PATIENCE = 0.15
+"""Seconds a record of files read many times a second may wait."""
 _SLOW_CHAIN = 0.01
 """Seconds from which a chain's costs are worth telling: the server looks at those of slow chains only."""
 
@@ -44,17 +47,17 @@ class _State(enum.Enum):
 class Batch:
     """Files read in one chain, and what follows from that for as long as their groups are the same.
 
-    groups: bit mask. rare: those that are closed again afterwards. chain: over the open ones, None as long as
-    it is not settled which are.
+    groups: bit mask. rare: those that are closed again afterwards. chains: over the open ones, one for each
+    copy of the lane's memory; None as long as it is not settled which are open.
     """
 
-    __slots__ = ("chain", "groups", "indexes", "rare")
+    __slots__ = ("chains", "groups", "indexes", "rare")
 
     def __init__(self, indexes: tuple[int, ...], groups: int, rare: tuple[int, ...]) -> None:
         self.indexes = indexes
         self.groups = groups
         self.rare = rare
-        self.chain: Chain | None = None
+        self.chains: list[Chain | None] = [None] * DEPTH
 
 
 class Lane:
@@ -78,7 +81,9 @@ class Lane:
         self.started = 0.0
         self.wake = now
         self.version = -1
-        self._chains: dict[tuple[Step, tuple[int, ...]], Chain] = {}
+        self.copy = 0
+        self._slots = [memory.slots(copy) for copy in range(DEPTH)]
+        self._chains: dict[tuple[Step, int, tuple[int, ...]], Chain] = {}
         self._files: list[list[int]] = []
         self._periods: Sequence[float] = ()
         self._active: tuple[int, ...] = ()
@@ -157,10 +162,10 @@ class Lane:
         return Batch(tuple(indexes), groups, tuple(index for group in rare for index in self._files[group]))
 
     def chain_for(self, step: Step, indexes: tuple[int, ...]) -> Chain:
-        """The chain over these files, kept as long as their descriptors are."""
+        """The chain over these files into the present copy, kept as long as their descriptors are."""
         if step is Step.OPEN:
             return Chain(self, step, indexes, paths=[self.paths[index] for index in indexes])
-        key = (step, indexes)
+        key = (step, self.copy, indexes)
         chain = self._chains.get(key)
         if chain is None:
             chain = self._chains[key] = Chain(
@@ -168,7 +173,7 @@ class Lane:
                 step,
                 indexes,
                 descriptors=[self.descriptors[index] for index in indexes],
-                buffers=[self.memory.slots[index] for index in indexes],
+                buffers=[self._slots[self.copy][index] for index in indexes],
             )
         return chain
 
@@ -177,11 +182,20 @@ class Lane:
         if self.descriptors[index] >= 0:
             os.close(self.descriptors[index])
             self.descriptors[index] = -1
-            self._chains = {key: chain for key, chain in self._chains.items() if index not in key[1]}
+            self._chains = {key: chain for key, chain in self._chains.items() if index not in key[2]}
             for batches in self._batches.values():
                 for batch in batches:
                     if index in batch.indexes:
-                        batch.chain = None
+                        batch.chains = [None] * DEPTH
+
+    @property
+    def lengths(self) -> memoryview:
+        """Lengths in the present copy."""
+        return self.memory.lengths[self.copy]
+
+    def state_text(self, length: int) -> bytes:
+        """What the power state says."""
+        return bytes(self._slots[self.copy][0][:length])
 
     def close_all(self) -> None:
         """Close every file of the lane."""
@@ -208,6 +222,8 @@ class Lanes:
         self._overdue = overdue
         self._records: list[bytes] = []
         self._oldest = 0.0
+        self._urgent = False
+        self._waiting: set[int] = set()
         self.lanes: dict[int, Lane] = {}
         self.engine: Engine | None = None
 
@@ -278,10 +294,17 @@ class Lanes:
             self._read_done(lane, chain)
 
     def flush(self) -> None:
-        """Send the records gathered so far as one packet."""
-        if self._records:
+        """Send the records gathered so far as one packet.
+
+        A wake-up costs the server more than what it then does. Records of files that are read many times a
+        second do not wake it by themselves: they go along with others, or when the oldest has waited for
+        `_PATIENCE`. What they tell of is kept in the lane's memory, DEPTH readings deep.
+        """
+        if self._records and (self._urgent or time.monotonic() - self._oldest > _PATIENCE):
             packet = b"".join(self._records)
             self._records.clear()
+            self._urgent = False
+            self._waiting.clear()
             self._send(packet)
 
     def _begin(self, lane: Lane, now: float) -> None:
@@ -292,6 +315,7 @@ class Lanes:
         lane.due_groups = mask
         lane.started = now
         lane.count += 1
+        lane.copy = lane.count % DEPTH
         lane.memory.begun = lane.count
         if not lane.gated:
             self._pass(lane)
@@ -307,7 +331,7 @@ class Lanes:
 
     def _gate_read(self, lane: Lane, chain: Chain) -> None:
         length = chain.results[0]
-        lane.memory.lengths[0] = length
+        lane.lengths[0] = length
         if length < 0:
             lane.close(0)
             if length in _GONE:
@@ -315,7 +339,7 @@ class Lanes:
                 return
             # The file is there but cannot be read: the state is not known, so nothing else is touched.
             self._withhold(lane, RecordKind.POWER)
-        elif bytes(lane.memory.slots[0][:length]) not in _READABLE:
+        elif lane.state_text(length) not in _READABLE:
             self._withhold(lane, RecordKind.POWER)
         elif lane.memory.rest_until > time.monotonic():
             self._withhold(lane, RecordKind.RESTING)
@@ -337,12 +361,13 @@ class Lanes:
 
     def _next_batch(self, lane: Lane) -> None:
         batch = lane.pending[0]
-        if batch.chain is not None:
-            self._start(lane, batch.chain)
+        chain = batch.chains[lane.copy]
+        if chain is not None:
+            self._start(lane, chain)
             return
         for index in batch.indexes:
             if lane.refused[index]:
-                lane.memory.lengths[index] = -(OPEN_ERROR + errno.EPERM)
+                lane.lengths[index] = -(OPEN_ERROR + errno.EPERM)
         closed = tuple(i for i in batch.indexes if lane.descriptors[i] < 0 and not lane.refused[i])
         if closed:
             self._start(lane, lane.chain_for(Step.OPEN, closed))
@@ -353,7 +378,7 @@ class Lanes:
         if lane.gated and chain.indexes == (0,):
             if lane.descriptors[0] >= 0:
                 self._start(lane, lane.chain_for(Step.GATE, (0,)))
-            elif lane.memory.lengths[0] in (-(OPEN_ERROR + errno.ENOENT), -(OPEN_ERROR + errno.ENOTDIR)):
+            elif lane.lengths[0] in (-(OPEN_ERROR + errno.ENOENT), -(OPEN_ERROR + errno.ENOTDIR)):
                 # No runtime power management, or no device any more: the other files will tell.
                 self._pass(lane)
             else:
@@ -370,17 +395,17 @@ class Lanes:
         chain = lane.chain_for(Step.READ, readable)
         if len(readable) == len(batch.indexes):
             # A file that could not be opened is tried again next time; without one, nothing is to be settled.
-            batch.chain = chain
+            batch.chains[lane.copy] = chain
         self._start(lane, chain)
 
     def _read_done(self, lane: Lane, chain: Chain) -> None:
         memory, results, indexes = lane.memory, chain.results, chain.indexes
         first, last = indexes[0], indexes[-1]
         if last - first == len(indexes) - 1:
-            memory.lengths[first : last + 1] = array("i", results)
+            lane.lengths[first : last + 1] = array("i", results)
         else:
             for index, length in zip(indexes, results, strict=True):
-                memory.lengths[index] = length
+                lane.lengths[index] = length
         if time.monotonic() - lane.started > _SLOW_CHAIN:
             for index, cost in zip(indexes, chain.costs, strict=True):
                 memory.costs[index] = cost
@@ -442,7 +467,12 @@ class Lanes:
         self._records.append(
             RECORD.pack(kind, code, index, lane.number, groups, 0, lane.count, started or lane.started, now)
         )
-        if now - self._oldest > 0.02 or len(self._records) >= 64:
+        if groups != _FAST or lane.number in self._waiting:
+            # Two readings of a lane may wait; a third would leave a late server too little time.
+            self._urgent = True
+        else:
+            self._waiting.add(lane.number)
+        if self._urgent and (now - self._oldest > 0.02 or len(self._records) >= 64):
             self.flush()
 
     def _forget(self, lane: Lane) -> None:
@@ -458,4 +488,4 @@ def _keep_descriptors(lane: Lane, chain: Chain) -> None:
         if result >= 0:
             lane.descriptors[index] = result
         else:
-            lane.memory.lengths[index] = result - OPEN_ERROR
+            lane.lengths[index] = result - OPEN_ERROR
