@@ -12,14 +12,17 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from gpudaemon.config import Config, preset_periods
+from gpudaemon.errors import ConfigError
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.reader.rights import keep_only
 
 if TYPE_CHECKING:
     from gpudaemon.drivers import Facts
+    from gpudaemon.export.serve import Serving
     from gpudaemon.model.device import Device
     from gpudaemon.model.snapshot import DeviceView, Snapshot
     from gpudaemon.parsers.uevent import Uevent
@@ -82,9 +85,8 @@ class Daemon:
         )
         serving = None
         try:
+            serving = await self._bound(serve(exposition, self._config.listen))
             self._begin()
-            serving = await serve(exposition, self._config.listen)
-            keep_only(())
             for address in serving.addresses:
                 announce(str(address))
             await self._stopping.wait()
@@ -92,6 +94,21 @@ class Daemon:
             if serving is not None:
                 await serving.close()
             await self._end()
+
+    @staticmethod
+    async def _bound(binding: "Awaitable[Serving]") -> "Serving":
+        """Bind, then give up every capability. A thread keeps those it was started with (capabilities(7)), so
+        the one that looked names up ends first, and no other is started before."""
+        loop = asyncio.get_running_loop()
+        names = ThreadPoolExecutor(1)
+        loop.set_default_executor(names)
+        try:
+            serving = await binding
+        finally:
+            names.shutdown()
+        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="worker"))
+        keep_only(())
+        return serving
 
     async def look(self) -> "Snapshot":
         """Read every device once and return what is known then; a hung one costs the deadline, no more."""
@@ -106,13 +123,17 @@ class Daemon:
             await self._end()
 
     def _assemble(self) -> None:
-        """Build the parts between reader and snapshot."""
+        """Build the parts between reader and snapshot. Raises ConfigError."""
+        from gpudaemon.collectors import collectors
         from gpudaemon.discovery.inventory import Inventory
         from gpudaemon.pipeline.holders import Holders
         from gpudaemon.pipeline.publish import Counts, Publisher
         from gpudaemon.pipeline.sampler import Periods, Sampler
 
         config = self._config
+        unknown = sorted(set(config.collectors or ()) - set(collectors()))
+        if unknown:
+            raise ConfigError(f"--collector {unknown[0]!r}: allowed are {', '.join(collectors())}")
         static, slow, normal, fast = preset_periods(config.preset)
         self._counts = Counts()
         self._inventory = Inventory()
