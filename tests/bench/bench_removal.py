@@ -3,7 +3,8 @@
     python tests/bench/bench_removal.py [--runs 500]
 
 A live mock host with 8 GPUs that sends the kernel's uevents; the cycles go round all of them. Gone is when a
-page has no series of the GPU but what names it as missing, back when it has as many as before.
+page has no series of the GPU but what names it as missing, back when it has as many as before. Growth is that of heaps and
+shared memory: pages of libraries are shared with any other interpreter that happens to run.
 """
 
 import re
@@ -48,6 +49,16 @@ def counts(daemon: RunningDaemon) -> dict[str, tuple[int, int]]:
         name: (processes.descriptors(pid), processes.threads(pid)[0])
         for name, pid in processes.of(daemon).items()
     }
+
+
+def unchanged(daemon: RunningDaemon) -> dict[str, tuple[int, int]]:
+    """The counts, once they have stood still for three seconds."""
+    found, since = counts(daemon), time.monotonic()
+    while time.monotonic() - since < 3.0:
+        time.sleep(0.25)
+        if (now := counts(daemon)) != found:
+            found, since = now, time.monotonic()
+    return found
 
 
 def settled(daemon: RunningDaemon, wanted: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -104,8 +115,9 @@ def one(engine: str, cycles: int) -> bool:
             complete = {device: cycle.page().data(device) for device in gpus}
             # One cycle first: it starts the threads and loads the modules that stay from then on.
             cycle.run(gpus[0], complete[gpus[0]])
-            time.sleep(2.0)
-            series, before = cycle.page().of_devices(), counts(daemon)
+            before = unchanged(daemon)
+            series = cycle.page().of_devices()
+            files = processes.open_files(daemon.reader)
             early: dict[str, dict[str, float]] = {}
             for number in range(cycles):
                 device = gpus[number % len(gpus)]
@@ -117,11 +129,16 @@ def one(engine: str, cycles: int) -> bool:
             while (found := cycle.page().of_devices()) != series and time.monotonic() < end:
                 time.sleep(0.5)
             report(cycle, before, after)
+            opened = processes.open_files(daemon.reader)
+            for name in sorted(files | opened):
+                if files[name] != opened[name]:
+                    print(f"    reader, {name}: {files[name]} before, {opened[name]} after")
             for name, pid in processes.of(daemon).items():
                 late = processes.memory(pid)
-                growth = max(late["Pss"] - early[name]["Pss"], late["Uss"] - early[name]["Uss"])
+                grown = {kind: late[kind] - early[name][kind] for kind in ("Anon", "Pss", "Uss")}
                 must = f"under {GROWTH}" if name != "launcher" else ""
-                show(f"{name}, growth after warm-up", growth, "MiB", must, f"Pss now {late['Pss']:.1f}")
+                note = f"Pss {grown['Pss']:+.2f}  Uss {grown['Uss']:+.2f}  Pss now {late['Pss']:.1f}"
+                show(f"{name}, growth after warm-up", grown["Anon"], "MiB", must, note)
             lost, new = series - found, found - series
             show("series lost / new", f"{len(lost)}/{len(new)}", "", "0/0", f"of {len(series)}")
             for one_series in (*sorted(lost)[:5], *sorted(new)[:5]):

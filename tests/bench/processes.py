@@ -7,8 +7,10 @@ ended threads and io_uring's kernel workers included (they are threads of their 
 
 import os
 import platform
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +31,7 @@ __all__ = [
     "machine",
     "memory",
     "of",
+    "open_files",
     "threads",
     "until",
 ]
@@ -48,7 +51,10 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def memory(pid: int) -> dict[str, float]:
-    """MiB of a process: Rss, Pss (pages shared by n processes count 1/n) and Uss (pages of its own)."""
+    """MiB of a process: Rss, Pss (pages shared by n processes count 1/n), Uss (pages nobody else maps) and Anon.
+
+    Anon is its share of heaps and shared memory: what does not change when strangers map the same libraries.
+    """
     found: dict[str, float] = {}
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
         for line in rollup.readlines()[1:]:
@@ -58,12 +64,25 @@ def memory(pid: int) -> dict[str, float]:
         "Rss": found["Rss"],
         "Pss": found["Pss"],
         "Uss": found["Private_Clean"] + found["Private_Dirty"],
+        "Anon": found["Pss_Anon"] + found["Pss_Shmem"],
     }
 
 
 def descriptors(pid: int) -> int:
     """Open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def open_files(pid: int) -> Counter[str]:
+    """What the descriptors of a process are open on, numbers left out."""
+    found: Counter[str] = Counter()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        except FileNotFoundError:
+            continue
+        found[re.sub(r"\d+", "N", os.path.basename(target))] += 1
+    return found
 
 
 def threads(pid: int) -> tuple[int, int]:
