@@ -90,7 +90,7 @@ class Holders:
                 pid, started = int(content["pid"]), int(content["started"])
                 stuck = {str(device): str(path) for device, path in content["stuck"].items()}
                 sysfs = content["sysfs"]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
             if not is_alive(pid, started):
                 with contextlib.suppress(OSError):
