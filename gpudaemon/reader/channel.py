@@ -49,7 +49,7 @@ DEMOTED = 4
 """First group of demoted files: each such group is a chain of its own, after all others."""
 PARKED = 255
 """Group of a file that is not read at all until the server says otherwise."""
-DEPTH = 4
+DEPTH = 6
 """Readings of a lane that are kept."""
 OPEN_ERROR = 1000
 """Added to the errno of a failed open, to tell it from that of a failed read."""

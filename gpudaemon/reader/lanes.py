@@ -32,7 +32,9 @@ _ASLEEP_PERIOD = 1.0
 _GONE = (-errno.ENODEV, -errno.ENXIO, -errno.EBADF)
 _EPSILON = 0.001
 _FAST = 1 << 3
-_PATIENCE = 0.15
+_GATHER = 0.02
+"""Seconds for which records of one tick are gathered, however long the tick takes."""
+_PATIENCE = 0.2
 """Seconds a record of files read many times a second may wait."""
 _SLOW_CHAIN = 0.01
 """Seconds from which a chain's costs are worth telling: the server looks at those of slow chains only."""
@@ -222,8 +224,8 @@ class Lanes:
         self._overdue = overdue
         self._records: list[bytes] = []
         self._oldest = 0.0
-        self._urgent = False
-        self._waiting: set[int] = set()
+        self._urgent = 0.0
+        self._waiting: dict[int, int] = {}
         self.lanes: dict[int, Lane] = {}
         self.engine: Engine | None = None
 
@@ -303,7 +305,7 @@ class Lanes:
         if self._records and (self._urgent or time.monotonic() - self._oldest > _PATIENCE):
             packet = b"".join(self._records)
             self._records.clear()
-            self._urgent = False
+            self._urgent = 0.0
             self._waiting.clear()
             self._send(packet)
 
@@ -467,12 +469,13 @@ class Lanes:
         self._records.append(
             RECORD.pack(kind, code, index, lane.number, groups, 0, lane.count, started or lane.started, now)
         )
-        if groups != _FAST or lane.number in self._waiting:
-            # Two readings of a lane may wait; a third would leave a late server too little time.
-            self._urgent = True
-        else:
-            self._waiting.add(lane.number)
-        if self._urgent and (now - self._oldest > 0.02 or len(self._records) >= 64):
+        waiting = self._waiting.get(lane.number, 0)
+        if groups == _FAST and waiting < DEPTH // 2 - 1:
+            self._waiting[lane.number] = waiting + 1
+        elif not self._urgent:
+            # Half of the kept readings may gather; the other half is a late server's time.
+            self._urgent = now
+        if self._urgent and (now - self._urgent > _GATHER or len(self._records) >= 64):
             self.flush()
 
     def _forget(self, lane: Lane) -> None:

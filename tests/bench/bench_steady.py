@@ -4,8 +4,8 @@
 
 500 attributes at 1 Hz and 80 at 10 Hz of this machine's sysfs in 8 lanes. The baseline is what a simple
 exporter does: one process, an asyncio timer, os.pread on open files, the same decoders. Ours is the reader
-process with its kernel workers and a server process that takes every reading over. CPU time by
-/proc/PID/task/*/schedstat, each way in processes of its own, in turn.
+process with its kernel workers and a server process that takes every reading over. CPU time by the kernel's
+clock of each process, each way in processes of its own, in turn.
 """
 
 import argparse
