@@ -3,8 +3,8 @@
     python tests/bench/bench_removal.py [--runs 500]
 
 A live mock host with 8 GPUs that sends the kernel's uevents; the cycles go round all of them. Gone is when a
-page has no series of the GPU but what names it as missing, back when it has as many as before. Growth is that of heaps and
-shared memory: pages of libraries are shared with any other interpreter that happens to run.
+A live mock host with 8 GPUs that sends the kernel's uevents; the cycles go round all of them. Gone is when a page
+heaps and shared memory: pages of libraries are shared with any other interpreter that happens to run.
 """
 
 import re
@@ -113,17 +113,20 @@ def one(engine: str, cycles: int) -> bool:
             time.sleep(8.0)
             gpus = sorted(_GPU.findall(Scraper(daemon.port).page()))
             complete = {device: cycle.page().data(device) for device in gpus}
-            # One cycle first: it starts the threads and loads the modules that stay from then on.
-            cycle.run(gpus[0], complete[gpus[0]])
+            # Some first: they start the threads and load the modules that stay from then on.
+            for number in range(min(WARM_UP, cycles)):
+                cycle.run(gpus[number % len(gpus)], complete[gpus[number % len(gpus)]])
             before = unchanged(daemon)
             series = cycle.page().of_devices()
             files = processes.open_files(daemon.reader)
-            early: dict[str, dict[str, float]] = {}
+            early = {name: processes.memory(pid) for name, pid in processes.of(daemon).items()}
+            course: dict[str, list[float]] = {name: [] for name in early}
             for number in range(cycles):
                 device = gpus[number % len(gpus)]
                 cycle.run(device, complete[device])
-                if number + 1 == min(WARM_UP, max(1, cycles // 2)):
-                    early = {name: processes.memory(pid) for name, pid in processes.of(daemon).items()}
+                if (number + 1) % max(1, cycles // 5) == 0:
+                    for name, pid in processes.of(daemon).items():
+                        course[name].append(processes.memory(pid)["Anon"] - early[name]["Anon"])
             after = settled(daemon, before)
             end = time.monotonic() + 10.0
             while (found := cycle.page().of_devices()) != series and time.monotonic() < end:
@@ -138,7 +141,8 @@ def one(engine: str, cycles: int) -> bool:
                 grown = {kind: late[kind] - early[name][kind] for kind in ("Anon", "Pss", "Uss")}
                 must = f"under {GROWTH}" if name != "launcher" else ""
                 note = f"Pss {grown['Pss']:+.2f}  Uss {grown['Uss']:+.2f}  Pss now {late['Pss']:.1f}"
-                show(f"{name}, growth after warm-up", grown["Anon"], "MiB", must, note)
+                show(f"{name}, growth after {WARM_UP} cycles", grown["Anon"], "MiB", must, note)
+                print(f"    on the way: {', '.join(f'{one:+.2f}' for one in course[name])}")
             lost, new = series - found, found - series
             show("series lost / new", f"{len(lost)}/{len(new)}", "", "0/0", f"of {len(series)}")
             for one_series in (*sorted(lost)[:5], *sorted(new)[:5]):

@@ -51,7 +51,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def memory(pid: int) -> dict[str, float]:
-    """MiB of a process: Rss, Pss (pages shared by n processes count 1/n), Uss (pages nobody else maps) and Anon.
+    """MiB of a process: Rss, Pss (pages shared by n processes count 1/n), Uss (pages nobody else maps), Anon.
 
     Anon is its share of heaps and shared memory: what does not change when strangers map the same libraries.
     """
