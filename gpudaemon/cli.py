@@ -49,6 +49,12 @@ def _daemon_flags(parser: argparse.ArgumentParser, *, listen: bool) -> None:
         help="a read that takes longer quarantines its device (%(default)s)",
     )
     add(
+        "--no-resting",
+        dest="resting",
+        action="store_false",
+        help="read idle devices too, which keeps them from falling asleep",
+    )
+    add(
         "--collector",
         dest="collectors",
         action="append",
@@ -110,6 +116,7 @@ def _config(arguments: argparse.Namespace) -> Config:
         tier=arguments.tier,
         preset=arguments.preset,
         deadline=arguments.deadline,
+        resting=arguments.resting,
         scrapes=arguments.scrapes,
         collectors=tuple(arguments.collectors) if arguments.collectors else None,
         uevents=arguments.uevents,

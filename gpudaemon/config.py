@@ -43,7 +43,8 @@ class Config:
     """The daemon's configuration.
 
     sysfs, procfs: roots. listen: addresses. engine: one of ENGINES. tier: one of TIERS.
-    preset: one of PRESETS. deadline: seconds a single read may take. scrapes: most pages made at once.
+    preset: one of PRESETS. deadline: seconds a single read may take. resting: let idle devices fall asleep.
+    scrapes: most pages made at once.
     collectors: names of those in use, None for all. uevents: auto, udev, kernel, none, socket:PATH.
     runtime_directory: for notes that must outlive the server.
     """
@@ -55,6 +56,7 @@ class Config:
     tier: str = "base"
     preset: str = "normal"
     deadline: float = 1.0
+    resting: bool = True
     scrapes: int = 8
     collectors: tuple[str, ...] | None = None
     uevents: str = "auto"

@@ -144,6 +144,7 @@ class Daemon:
             procfs=config.procfs,
             periods=Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.deadline),
             collectors=config.collectors,
+            resting=config.resting,
             gone=lambda: self._look_again("read"),
             later=asyncio.get_running_loop().call_soon,
         )

@@ -4,7 +4,8 @@ prometheus_client's process, garbage collector and platform collectors describe 
 counters and gauges are made of rows of the metric table, so they are documented like every other metric.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +16,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from gpudaemon.export.prometheus import END
@@ -51,9 +53,22 @@ def instruments(registry: CollectorRegistry, rows: Iterable[Metric]) -> Mapping[
     return {row: (counter if row.kind is Kind.COUNTER else gauge)(registry, row) for row in rows}
 
 
+class _WithoutCreated:
+    """A registry without its `_created` samples: in text 0.0.4 each would be a family of its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._registry.collect():
+            kept = copy(family)
+            kept.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield kept
+
+
 def own_text(registry: CollectorRegistry, openmetrics: bool) -> str:
     """What the registry holds, in either format, without the `# EOF` of OpenMetrics."""
     if openmetrics:
         page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
         return page.decode().removesuffix(END)
-    return generate_latest(registry).decode()
+    return generate_latest(_WithoutCreated(registry)).decode()

@@ -148,7 +148,8 @@ class _Region:
 class DeviceLane:
     """See the module. All moments are CLOCK_MONOTONIC seconds; `clock` is there for tests.
 
-    changed: called when the device must be looked at again because reads say it is gone.
+    gone: called when reads say that the device is gone. resting: an idle device may be given the chance to
+    fall asleep.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class DeviceLane:
         created: dict[str, float],
         *,
         gone: Callable[[], None],
+        resting: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = number
@@ -176,6 +178,7 @@ class DeviceLane:
         self.newest = 0.0
         self.answered = False
         self._gone = gone
+        self._may_rest = resting
         self._clock = clock
         self._born = clock()
         self._suspended_at = 0.0
@@ -199,7 +202,7 @@ class DeviceLane:
         self._parked: list[_File] = []
         self._clients = -1
         self._group_at = [0.0] * GROUPS
-        self._owed: dict[int, float] = {}
+        self._owed: dict[int, tuple[int, float]] = {}
         self._regions = [_Region(self._groups[group]) for group in range(DEMOTED)]
 
     def groups(self) -> list[int]:
@@ -219,16 +222,9 @@ class DeviceLane:
     # What the reader tells
 
     def finished(self, groups: int, chain: int, started: float, ended: float) -> None:
-        """A chain ended: take over what the files of `groups` say, and of those that a late look lost.
-
-        A chain reads its cadences before it sends its first record, so they are whole as long as its copy of
-        the memory is intact, whichever chain read them.
-        """
+        """A chain ended: take over what the files of `groups` say."""
         memory = self.memory
         base = memory.base(chain)
-        owed, self._owed = self._owed, {}
-        for group in owed:
-            groups |= 1 << group
         files: list[_File] = []
         good = 0
         for group in _BITS[groups]:
@@ -241,19 +237,22 @@ class DeviceLane:
             # Later chains have come round to this copy: the content may be torn. Their records are on the way,
             # but they may be without the cadences that are not due again for minutes.
             self.figures.ticks_missed += 1
-            self._owed = {group: owed.get(group, ended) for group in _BITS[groups & _CADENCES]}
+            self._owed |= dict.fromkeys(_BITS[groups & _CADENCES], (chain, ended))
             return
         self._suspended_at = 0.0
         if self.plan.gated:
             self._see_power(chain)
         for group in _BITS[groups]:
-            self._group_at[group] = owed.get(group, ended)
+            self._group_at[group] = ended
+            self._owed.pop(group, None)
         good += len(files) - len(news)
         changed, gone = self._take(news, ended)
         if news:
             for group in _BITS[groups & _CADENCES]:
                 self._regions[group].accept()
         good += changed
+        if self._owed:
+            self._take_owed()
         reads = self.figures.reads
         reads[Outcome.OK] = reads.get(Outcome.OK, 0) + good
         self.figures.read_seconds += ended - started
@@ -309,6 +308,18 @@ class DeviceLane:
             elif self._decode(file, raw):
                 good += 1
         return good, gone
+
+    def _take_owed(self) -> None:
+        """Take cadences that a late look lost: their copy holds them until that cadence is read there again."""
+        memory = self.memory
+        for group, (chain, ended) in list(self._owed.items()):
+            before = memory.begun
+            news = self._changed(self._groups[group], chain)
+            if any((number - chain) % DEPTH == 0 for number in range(before, memory.begun + 1)):
+                continue  # that copy is being written: the next record finds it whole
+            del self._owed[group]
+            self._group_at[group] = ended
+            self._take(news, ended)
 
     def withheld(self, chain: int, ended: float, *, resting: bool) -> None:
         """The power state forbids reading, or the device is resting; the state's text is in slot 0."""
@@ -598,7 +609,7 @@ class DeviceLane:
 
     def _consider_rest(self, now: float) -> None:
         plan = self.plan
-        if plan.control_auto < 0 or self.values[plan.control_auto] != 1:
+        if not self._may_rest or plan.control_auto < 0 or self.values[plan.control_auto] != 1:
             return
         delay = self.values[plan.autosuspend] if plan.autosuspend >= 0 else None
         armed = delay is not None and delay >= 0 and self.power == "active"

@@ -72,7 +72,8 @@ class Entry:
 class Sampler:
     """See the module.
 
-    collectors: names of those in use, None for all. later: calls something in the loop's next round.
+    collectors: names of those in use, None for all. resting: idle devices are given the chance to fall asleep.
+    later: calls something in the loop's next round.
     gone: a device seems to be gone, look again.
     """
 
@@ -85,6 +86,7 @@ class Sampler:
         procfs: str = "/proc",
         periods: Periods,
         collectors: Sequence[str] | None = None,
+        resting: bool = True,
         gone: Callable[[], None] = lambda: None,
         later: Callable[[Callable[[], None]], object] = lambda what: what(),
     ) -> None:
@@ -95,6 +97,7 @@ class Sampler:
         self._clients_asked = 0.0
         self._periods = periods
         self._collectors = collectors
+        self._resting = resting
         self._gone = gone
         self._later = later
         self._planning: deque[tuple[Entry, DeviceLane]] = deque()
@@ -209,7 +212,9 @@ class Sampler:
         groups = [file.group for file in plan.files]
         memory = self._memory(plan, number, groups)
         state, born = (entry.lane.state, entry.lane.power) if entry.lane is not None else (Outcome.STALE, "")
-        entry.lane = DeviceLane(number, plan, memory, entry.figures, entry.created, gone=self._gone)
+        entry.lane = DeviceLane(
+            number, plan, memory, entry.figures, entry.created, gone=self._gone, resting=self._resting
+        )
         entry.lane.state, entry.lane.power = state, born
         self._by_number[number] = entry
 
