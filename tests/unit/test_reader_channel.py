@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudaemon.reader.channel import GROUPS, PARKED, RECORD, LaneMemory
+from gpudaemon.reader.channel import DEPTH, GROUPS, PARKED, RECORD, LaneMemory
 
 PERIODS = [float(period) for period in range(1, GROUPS + 1)]
 
@@ -47,18 +47,24 @@ def test_both_sides_see_the_same(sizes: list[int], data: st.DataObject) -> None:
     os.close(descriptor)
     assert reader.plan == plan(sizes)
     assert (reader.count, list(reader.groups), list(reader.periods)) == (len(sizes), groups, PERIODS)
-    # Every slot full, with its own byte: an overlap of any two shows.
-    for number, slot in enumerate(reader.slots):
-        assert len(slot) == sizes[number]
-        slot[:] = bytes([number + 1]) * sizes[number]
-        reader.lengths[number] = sizes[number]
-        reader.costs[number] = number / 8
+    # Every slot of every copy full, with its own byte: an overlap of any two shows.
+    for copy in range(DEPTH):
+        for number, slot in enumerate(reader.slots(copy)):
+            assert len(slot) == sizes[number]
+            slot[:] = bytes([copy * 50 + number + 1]) * sizes[number]
+            reader.lengths[copy][number] = sizes[number] - copy
+            reader.costs[number] = number / 8
     reader.begun, reader.finished = 2**63, 5
     server.rest_until = 1234.5
     assert (server.begun, server.finished, reader.rest_until) == (2**63, 5, 1234.5)
-    for number, size in enumerate(sizes):
-        assert server.content(number, server.lengths[number]) == bytes([number + 1]) * size
-        assert server.costs[number] == number / 8
+    for chain in range(8, 8 + DEPTH):
+        copy = chain % DEPTH
+        for number, size in enumerate(sizes):
+            assert server.lengths[copy][number] == size - copy
+            assert server.content(chain, number, size) == bytes([copy * 50 + number + 1]) * size
+    assert [server.costs[number] for number in range(len(sizes))] == [
+        number / 8 for number in range(len(sizes))
+    ]
     assert list(server.groups) == groups
 
 
@@ -73,20 +79,18 @@ def test_a_file_that_moves_is_seen(descriptor: int) -> None:
 
 def test_negative_results_survive(descriptor: int) -> None:
     server, reader = LaneMemory(descriptor), LaneMemory(descriptor)
-    reader.lengths[0] = -1013
-    assert server.lengths[0] == -1013
+    reader.lengths[2][0] = -1013
+    assert server.lengths[2][0] == -1013
 
 
-def test_a_torn_reading_shows(descriptor: int) -> None:
-    """The reader says in `begun` that it writes again, before it writes."""
+def test_a_reading_is_intact_until_its_copy_is_begun_anew(descriptor: int) -> None:
     server, reader = LaneMemory(descriptor), LaneMemory(descriptor)
-    reader.begun = 1
-    reader.slots[0][:2] = b"1\n"
-    reader.finished = 1
-    record = RECORD.unpack(RECORD.pack(1, 0, 0, 7, 1, 0, reader.begun, 1.0, 2.0))
-    assert server.begun == record[6]
-    reader.begun = 2
-    assert server.begun != record[6]
+    for chain in range(1, 3 * DEPTH):
+        reader.begun = chain
+        reader.slots(chain % DEPTH)[0][:2] = b"%02d" % chain
+        for earlier in range(1, chain + 1):
+            whole = server.content(earlier, 0, 2) == b"%02d" % earlier
+            assert server.intact(earlier) is whole
 
 
 def test_the_size_is_sealed(descriptor: int) -> None:
