@@ -3,8 +3,8 @@
     python tests/bench/bench_removal.py [--runs 500]
 
 A live mock host with 8 GPUs that sends the kernel's uevents; the cycles go round all of them. Gone is when a
-A live mock host with 8 GPUs that sends the kernel's uevents; the cycles go round all of them. Gone is when a page
-heaps and shared memory: pages of libraries are shared with any other interpreter that happens to run.
+page has no series of the GPU but what names it as missing, back when it has as many as before. Growth is that
+of heaps and shared memory: pages of libraries are shared with any other interpreter that happens to run.
 """
 
 import re

@@ -1,9 +1,4 @@
-"""What processes cost: CPU time to the nanosecond, memory, descriptors, threads; and daemons to cost it.
-
-CPU time is the process clock of clock_getcpuclockid(3), which any process may read of any other: nanoseconds,
-ended threads and io_uring's kernel workers included (they are threads of their process), where
-/proc/PID/stat counts ticks of 10 ms and /proc/PID/task forgets threads that ended.
-"""
+"""What processes hold: memory, descriptors, threads; what they cost; and daemons to look at."""
 
 import os
 import platform
@@ -11,7 +6,6 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 # Benches are run as scripts; the daemon to run and the rules of comparison belong to the tests.
@@ -19,6 +13,7 @@ _TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_TESTS.parent), str(_TESTS), str(_TESTS / "live")]
 
 from daemon import Page, RunningDaemon, children, is_running, until  # noqa: E402
+from processor_time import seconds as cpu_seconds  # noqa: E402
 
 __all__ = [
     "ENGINES",
@@ -37,17 +32,11 @@ __all__ = [
 ]
 
 ENGINES = ("io_uring", "threads")
-_SCHED_CLOCK = 2  # CPUCLOCK_SCHED of a whole process (linux/posix-timers.h)
 
 
 def of(daemon: RunningDaemon) -> dict[str, int]:
     """Process ids of a daemon by name."""
     return {"server": daemon.pid, "reader": daemon.reader, "launcher": daemon.launcher}
-
-
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """CPU seconds of these processes since their start. Raises OSError for one that is gone."""
-    return sum(time.clock_gettime((~pid << 3) | _SCHED_CLOCK) for pid in pids)
 
 
 def memory(pid: int) -> dict[str, float]:
