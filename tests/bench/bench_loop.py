@@ -26,7 +26,7 @@ _STEP = 0.001
 
 
 def _processes(directory: str) -> None:
-    """A procfs with 5,000 processes of 12 descriptors each, the look of it as far as a scan for clients goes."""
+    """A procfs with 5,000 processes of 12 descriptors each, as far as a scan for clients looks."""
     for pid in range(1000, 1000 + PROCESSES):
         os.makedirs(f"{directory}/{pid}/fd")
         for descriptor in range(12):
