@@ -43,10 +43,14 @@ class Holders:
         self._directory = directory
         self._sysfs = os.path.realpath(sysfs)
         self._held: dict[tuple[int, int], dict[str, str]] = {}
+        self._since: dict[str, float] = {}
         self._read()
 
-    def note(self, pid: int, stuck: Mapping[str, str]) -> None:
-        """Reader `pid` holds these devices (id -> file); an empty mapping removes its note."""
+    def note(self, pid: int, stuck: Mapping[str, str], since: Mapping[str, float] | None = None) -> None:
+        """Reader `pid` holds these devices (id -> file); an empty mapping removes its note.
+
+        since: CLOCK_MONOTONIC by id, which is the same clock for every process of one boot.
+        """
         started = start_time(pid)
         path = f"{self._directory}/{_NAME}{pid}"
         if not stuck or started is None:
@@ -55,9 +59,19 @@ class Holders:
                 os.unlink(path)
             return
         self._held[pid, started] = dict(stuck)
-        text = json.dumps({"pid": pid, "started": started, "sysfs": self._sysfs, "stuck": dict(stuck)})
+        self._since |= since or {}
+        note = {
+            "pid": pid,
+            "started": started,
+            "sysfs": self._sysfs,
+            "stuck": dict(stuck),
+            "since": dict(since or {}),
+        }
+        text = json.dumps(note)
         with contextlib.suppress(OSError):
             os.makedirs(self._directory, mode=0o755, exist_ok=True)
+            if not self._ours():
+                return
             with open(f"{path}.new", "w", encoding="ascii") as new:
                 new.write(text)
             os.replace(f"{path}.new", path)
@@ -74,6 +88,15 @@ class Holders:
                 self.note(pid, {})
         return found
 
+    def since(self, device: str) -> float | None:
+        """CLOCK_MONOTONIC since which a device is held, None where the note does not say."""
+        return self._since.get(device)
+
+    def _ours(self) -> bool:
+        """Whether nobody else can have put a note there: a directory below /tmp may be anybody's."""
+        status = os.stat(self._directory, follow_symlinks=False)
+        return status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
+
     def processes(self, but: int) -> int:
         """How many former readers cannot end."""
         return len({pid for pid, _ in self.held(but).values()})
@@ -81,6 +104,8 @@ class Holders:
     def _read(self) -> None:
         try:
             names = [name for name in os.listdir(self._directory) if name.startswith(_NAME)]
+            if names and not self._ours():
+                return
         except OSError:
             return
         for name in names:
@@ -90,6 +115,7 @@ class Holders:
                 pid, started = int(content["pid"]), int(content["started"])
                 stuck = {str(device): str(path) for device, path in content["stuck"].items()}
                 sysfs = content["sysfs"]
+                since = {str(device): float(moment) for device, moment in content.get("since", {}).items()}
             except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
             if not is_alive(pid, started):
@@ -97,3 +123,4 @@ class Holders:
                     os.unlink(f"{self._directory}/{name}")
             elif sysfs == self._sysfs:
                 self._held[pid, started] = stuck
+                self._since |= since

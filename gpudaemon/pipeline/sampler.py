@@ -191,7 +191,7 @@ class Sampler:
         held = self._holders.held(self._link.pid).get(entry.device.id)
         if held is not None:
             entry.held = held
-            entry.held_since = time.monotonic()
+            entry.held_since = self._holders.since(entry.device.id) or time.monotonic()
             _log.warning(
                 "device is held by a former reader",
                 extra={"device": entry.device.id, "pid": held[0], "attribute": held[1]},
@@ -262,12 +262,13 @@ class Sampler:
         self._send(entry, plan)
 
     def _note_stuck(self) -> None:
-        stuck = {
-            id_: entry.lane.hung_file
+        hung = {
+            id_: entry.lane
             for id_, entry in self.entries.items()
             if entry.lane is not None and entry.lane.hung_file
         }
-        self._holders.note(self._link.pid, stuck)
+        stuck = {id_: lane.hung_file for id_, lane in hung.items()}
+        self._holders.note(self._link.pid, stuck, {id_: lane.hung_since for id_, lane in hung.items()})
 
     def _check_held(self) -> None:
         held: Mapping[str, tuple[int, str]] = self._holders.held(self._link.pid)
