@@ -301,6 +301,7 @@ def hang(bench: Bench) -> Chain:
     chain.results[0] = 2
     chain.position = 1
     bench.lanes.tick(chain.progress + 0.9)
+    bench.engine.go()  # the other lanes
     assert bench.engine.abandoned == []
     bench.lanes.tick(chain.progress + 1.1)
     return chain
