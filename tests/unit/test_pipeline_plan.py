@@ -1,0 +1,133 @@
+"""A device becomes a plan: pure, gate first, nothing forbidden, no series twice."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpudaemon.discovery.scan import scan
+from gpudaemon.metrics import gpu
+from gpudaemon.mock import build
+from gpudaemon.model.device import Device, DeviceKind
+from gpudaemon.model.forbidden import is_forbidden
+from gpudaemon.model.metric import Kind
+from gpudaemon.pipeline.plan import GATE, facts_needed, facts_plan, make_plan, reader_plan
+
+PATH = "devices/pci0000:00/0000:03:00.0"
+
+
+def device(*names: str, driver: str = "amdgpu", kind: DeviceKind = DeviceKind.GPU) -> Device:
+    return Device(
+        id="0000:03:00.0", kind=kind, path=PATH, subsystem="pci", driver=driver, names=frozenset(names)
+    )
+
+
+def test_facts_come_first_and_each_once() -> None:
+    needed = facts_needed(device("vbios_version", "unique_id", "vendor", "gpu_busy_percent", GATE))
+    assert set(needed) >= {"vbios_version", "unique_id", "vendor"}
+    assert "gpu_busy_percent" not in needed
+    assert len(set(needed)) == len(needed)
+    assert facts_needed(device()) == ()
+    plan = facts_plan(device(*needed, GATE), needed)
+    assert [file.path for file in plan.files] == [GATE, *needed]
+    assert plan.gated
+    assert plan.blocks == {}
+
+
+def test_the_gate_is_file_zero_where_there_is_one() -> None:
+    gated = make_plan(device("gpu_busy_percent", GATE), {})
+    assert gated.gated
+    assert [file.path for file in gated.files] == [GATE, "gpu_busy_percent"]
+    free = make_plan(device("gpu_busy_percent"), {})
+    assert not free.gated
+    assert [file.path for file in free.files] == ["gpu_busy_percent"]
+
+
+def test_collectors_that_are_off_plan_nothing() -> None:
+    one = device("gpu_busy_percent", "vbios_version", "current_link_speed", GATE)
+    assert facts_needed(one, ()) == ()
+    plan = make_plan(one, {}, ())
+    assert (plan.blocks, [file.path for file in plan.files]) == ({}, [GATE])
+    some = make_plan(one, {}, ("pcie",))
+    assert "gpu_busy_percent" not in [file.path for file in some.files]
+    assert gpu.INFO not in some.blocks
+
+
+def test_the_reader_gets_whole_paths() -> None:
+    plan = make_plan(device("gpu_busy_percent", GATE), {})
+    told = reader_plan(plan, 9, "/mock/sys", 0.5)
+    assert told["paths"] == [f"/mock/sys/{PATH}/{GATE}", f"/mock/sys/{PATH}/gpu_busy_percent"]
+    assert (told["lane"], told["deadline"], told["gate"], len(told["limits"])) == (9, 0.5, True, 2)
+
+
+@pytest.mark.parametrize("profile", ["mi300x8", "rx7900xtx", "mixed"])
+def test_plans_of_whole_hosts_hold_together(profile: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    directory = str(tmp_path_factory.mktemp(profile))
+    build(profile, directory)
+    devices = scan(f"{directory}/sys")
+    assert devices
+    everything: set[str] = set()
+    for one in devices:
+        plan = make_plan(one, {})
+        paths = [file.path for file in plan.files]
+        assert len(set(paths)) == len(paths)
+        assert set(paths) <= one.names
+        assert not [path for path in paths if is_forbidden(path)]
+        # Files lie one behind the other in the list of values, each value in at most one series.
+        places = [at for file in plan.files for at in range(file.first, file.first + file.count)]
+        assert len(set(places)) == len(places)
+        used = [at for block in plan.blocks.values() for at in block.indexes]
+        assert len(set(used)) == len(used)
+        assert max(used, default=0) < max(1, len(plan.initial))
+        prefixes = [prefix for block in plan.blocks.values() for prefix in block.prefixes]
+        assert len(set(prefixes)) == len(prefixes)
+        assert not everything & set(prefixes)
+        everything |= set(prefixes)
+        kinds = {metric for metric in plan.blocks if metric.kind is Kind.COUNTER}
+        assert {prefix for prefix, _ in plan.counters} == {
+            prefix for metric in kinds for prefix in plan.blocks[metric].prefixes
+        }
+
+
+NAMES = [
+    GATE,
+    "gpu_busy_percent",
+    "mem_busy_percent",
+    "pp_dpm_sclk",
+    "vbios_version",
+    "xgmi_error",
+    "pcie_bw",
+    "rom",
+    "aer_dev_fatal",
+    "current_link_speed",
+    "ras/umc_err_count",
+    "fw_version/smc_fw_version",
+    "hwmon/hwmon0/name",
+    "hwmon/hwmon0/temp1_input",
+    "hwmon/hwmon0/temp1_label",
+    "hwmon/hwmon0/power1_average",
+    "hwmon/hwmon1/temp1_input",
+    "power/control",
+    "power/autosuspend_delay_ms",
+    "numa_node",
+]
+
+
+@given(
+    st.frozensets(st.sampled_from(NAMES)),
+    st.sampled_from(list(DeviceKind)),
+    st.sampled_from(["amdgpu", "i915", "", "unheard-of"]),
+    st.dictionaries(st.sampled_from(NAMES), st.none() | st.binary(max_size=20)),
+)
+def test_any_device_with_any_facts_can_be_planned(
+    names: frozenset[str], kind: DeviceKind, driver: str, facts: dict[str, bytes | None]
+) -> None:
+    one = device(*names, driver=driver, kind=kind)
+    assert set(facts_needed(one)) <= names
+    plan = make_plan(one, facts)
+    paths = [file.path for file in plan.files]
+    assert set(paths) <= names
+    assert len(set(paths)) == len(paths)
+    assert not {"xgmi_error", "pcie_bw", "rom"} & set(paths)
+    assert (paths[:1] == [GATE]) is (GATE in names) or not plan.gated
+    prefixes = [prefix for block in plan.blocks.values() for prefix in block.prefixes]
+    assert len(set(prefixes)) == len(prefixes)
