@@ -272,7 +272,7 @@ def _answered(entry: Entry) -> bool:
 
 
 def _was_read(lane: DeviceLane) -> bool:
-    return lane.answered and bool(lane.plan.blocks)
+    return lane.answered and (bool(lane.plan.blocks) or len(lane.plan.files) == lane.plan.gated)
 
 
 def _identity(entry: Entry) -> Mapping[str, str]:

@@ -216,6 +216,9 @@ class Sampler:
             number, plan, memory, entry.figures, entry.created, gone=self._gone, resting=self._resting
         )
         entry.lane.state, entry.lane.power = state, born
+        if len(plan.files) == plan.gated:
+            # Nothing to read, as of a partition: the reader never answers for it, and nothing is wanting.
+            entry.lane.state, entry.lane.answered = Outcome.OK, True
         self._by_number[number] = entry
 
     def _memory(self, plan: DevicePlan, number: int, groups: Sequence[int]) -> LaneMemory:
