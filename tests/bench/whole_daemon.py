@@ -12,18 +12,20 @@ import steady_load
 
 from gpudaemon import daemon
 from gpudaemon.config import Config
-from gpudaemon.discovery.scan import scan, unclaimed_pci
+from gpudaemon.discovery import scan
 from gpudaemon.model.device import Device
 
 
 def main() -> None:
     devices = steady_load.install(steady_load.lanes())
 
-    def look(sysfs: str) -> tuple[tuple[Device, ...], tuple[Device, ...]]:
-        unclaimed_pci(sysfs, scan(sysfs))
-        return devices, ()
+    look = scan.scan
 
-    daemon._scan = look
+    def found(sysfs: str) -> tuple[Device, ...]:
+        look(sysfs)
+        return devices
+
+    scan.scan = found
     with tempfile.TemporaryDirectory(prefix="gpudaemon-bench-") as runtime:
         config = Config(
             listen=(f"127.0.0.1:{sys.argv[1]}",),
