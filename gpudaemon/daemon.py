@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gpudaemon.model.device import Device
     from gpudaemon.model.snapshot import DeviceView, Snapshot
     from gpudaemon.parsers.uevent import Uevent
+    from gpudaemon.sources.own_processes import ProcessCost
     from gpudaemon.sources.uevents import UeventSource
 
 __all__ = ["Daemon", "look", "run"]
@@ -223,10 +224,8 @@ class Daemon:
         """What the daemon itself costs, now and then."""
         while True:
             await asyncio.sleep(_WEIGH_EVERY)
-            from gpudaemon.sources.own_processes import own_processes
-
             pids = {"server": os.getpid(), "reader": self._link.pid, "launcher": self._link.launcher_pid}
-            self._counts.processes = await asyncio.to_thread(own_processes, pids)
+            self._counts.processes = await asyncio.to_thread(_costs, pids)
 
     def _rescans_due(self, age: float) -> bool:
         """Names that appear late (a hwmon chip, an attribute of another module) are looked for like files."""
@@ -347,6 +346,13 @@ def _scan(
     found = {device.id for device in (*devices, *gpus)}
     above = [bridge for bridge in bridges(sysfs, [*gpus, *missing]) if bridge.id not in found]
     return (*devices, *gpus, *above), unclaimed
+
+
+def _costs(pids: dict[str, int]) -> "dict[str, ProcessCost]":
+    # Imported in the thread that asks: importing psutil takes longer than the loop should stand still.
+    from gpudaemon.sources.own_processes import own_processes
+
+    return own_processes(pids)
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *values: object) -> None:
