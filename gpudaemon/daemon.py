@@ -212,8 +212,7 @@ class Daemon:
             self._sampler.tick(now)
             if not frozen and self._ready()[0]:
                 # What is here now mostly stays: the collector need not walk it again, which takes longer than
-                # the loop should ever stand still.
-                gc.collect()
+                # the loop should ever stand still. A collection before would take as long once more.
                 gc.freeze()
                 frozen = True
             age = now - self._changed_at
