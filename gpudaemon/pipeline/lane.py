@@ -7,21 +7,19 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from gpudaemon.errors import Malformed
 from gpudaemon.model.metric import Metric, Series
 from gpudaemon.model.outcome import Outcome, of_open_errno, of_read_errno
 from gpudaemon.model.snapshot import Samples
-from gpudaemon.pipeline.plan import DevicePlan, PlannedFile
+from gpudaemon.pipeline.figures import Figures
+from gpudaemon.pipeline.files import File, Region
+from gpudaemon.pipeline.plan import DevicePlan
 from gpudaemon.pipeline.policy import RETRY_GROUP, demoted_group, is_slow, retry_delay
 from gpudaemon.pipeline.rest import Rest
 from gpudaemon.reader.channel import DEMOTED, DEPTH, GROUPS, OPEN_ERROR, PARKED, LaneMemory
 
-if TYPE_CHECKING:
-    import mmap
-
-__all__ = ["DeviceLane", "Figures"]
+__all__ = ["DeviceLane"]
 
 _log = logging.getLogger(__name__)
 _WORST_FRESHNESS = 3.0
@@ -39,110 +37,6 @@ class _Bits(dict[int, tuple[int, ...]]):
 
 _BITS = _Bits()
 _CADENCES = (1 << DEMOTED) - 1
-
-
-class Figures:
-    """Counters of one device that outlive its plans: they go when the device is forgotten."""
-
-    __slots__ = (
-        "decoder_failures",
-        "hangs",
-        "left_suspended",
-        "logged",
-        "malformed",
-        "read_seconds",
-        "reads",
-        "rows_dropped",
-        "since",
-        "ticks_missed",
-    )
-
-    def __init__(self) -> None:
-        self.reads: dict[Outcome, int] = {}
-        self.malformed: dict[str, int] = {}
-        self.read_seconds = 0.0
-        self.hangs = 0
-        self.decoder_failures = 0
-        self.rows_dropped = 0
-        self.ticks_missed = 0
-        self.left_suspended = 0.0
-        self.logged: set[str] = set()
-        self.since = time.time()
-
-    def count(self, outcome: Outcome, by: int = 1) -> None:
-        """Count reads by outcome."""
-        self.reads[outcome] = self.reads.get(outcome, 0) + by
-
-
-class _File:
-    """Where one file stands: its group, its last content, its failures."""
-
-    __slots__ = (
-        "at",
-        "cost",
-        "counters",
-        "failures",
-        "group",
-        "index",
-        "length",
-        "moved",
-        "plan",
-        "raw",
-        "retry",
-        "slow",
-        "start",
-    )
-
-    def __init__(
-        self, index: int, start: int, plan: PlannedFile, counters: tuple[tuple[str, int], ...]
-    ) -> None:
-        self.index = index
-        self.start = start
-        self.length = 0
-        self.moved = 0.0
-        self.counters = counters
-        self.plan = plan
-        self.group = plan.group
-        self.raw: bytes | None = None
-        self.at = 0.0
-        self.failures = 0
-        self.retry = 0.0
-        self.slow = 0
-        self.cost = 0.0
-
-
-class _Region:
-    """Where the files of a group lie in a lane's memory, and what stood there last.
-
-    Most readings of most devices say what the one before said. Files of a group lie together, so that is seen
-    by comparing their lengths and slots as two runs of bytes, without looking at any file.
-    """
-
-    __slots__ = ("_contents", "_files", "_lengths", "_now", "_seen")
-
-    def __init__(self, files: Sequence[_File]) -> None:
-        self._files = files
-        self._seen: tuple[bytes, bytes] | None = None
-        self._now: tuple[bytes, bytes] | None = None
-        self._lengths = self._contents = (0, 0)
-        if files and files[-1].index - files[0].index == len(files) - 1:
-            first, last = files[0], files[-1]
-            self._lengths = (4 * first.index, 4 * (last.index + 1))
-            self._contents = (first.start, last.start + last.plan.limit)
-
-    def unchanged(self, memory: "mmap.mmap", base: int) -> bool:
-        """Whether every file says again, in the copy at `base`, what was accepted last."""
-        (lengths, lengths_end), (contents, contents_end) = self._lengths, self._contents
-        self._now = (memory[base + lengths : base + lengths_end], memory[base + contents : base + contents_end])
-        return self._now == self._seen and contents_end > 0
-
-    def accept(self) -> None:
-        """What `unchanged` saw was taken over; if any file gave nothing, all are looked at next time."""
-        self._seen = self._now if all(file.raw is not None for file in self._files) else None
-
-    def forget(self) -> None:
-        """What was accepted is not known any more: the same bytes are news again."""
-        self._seen = None
 
 
 class DeviceLane:
@@ -188,7 +82,7 @@ class DeviceLane:
         self._gathered: Mapping[Metric, tuple[tuple[str, float], ...]] | None = None
         self._prefixes: dict[tuple[Metric, tuple[str, ...]], str] = {}
         self._files = [
-            _File(
+            File(
                 index,
                 memory.offsets[index],
                 file,
@@ -196,14 +90,14 @@ class DeviceLane:
             )
             for index, file in enumerate(plan.files)
         ]
-        self._groups: list[list[_File]] = [[] for _ in range(GROUPS)]
+        self._groups: list[list[File]] = [[] for _ in range(GROUPS)]
         for file in self._files[1 if plan.gated else 0 :]:
             self._groups[file.group].append(file)
-        self._parked: list[_File] = []
+        self._parked: list[File] = []
         self._clients = -1
         self._group_at = [0.0] * GROUPS
         self._owed: dict[int, tuple[int, float]] = {}
-        self._regions = [_Region(self._groups[group]) for group in range(DEMOTED)]
+        self._regions = [Region(self._groups[group]) for group in range(DEMOTED)]
 
     def groups(self) -> list[int]:
         """The group of each file, as a lane's memory wants it."""
@@ -215,7 +109,7 @@ class DeviceLane:
         self.memory = memory
         self.hung_file = ""
         self._owed.clear()
-        self._regions = [_Region(self._groups[group]) for group in range(DEMOTED)]
+        self._regions = [Region(self._groups[group]) for group in range(DEMOTED)]
         for file in self._files:
             file.slow = 0 if file.group == file.plan.group else file.slow
 
@@ -225,7 +119,7 @@ class DeviceLane:
         """A chain ended: take over what the files of `groups` say."""
         memory = self.memory
         base = memory.base(chain)
-        files: list[_File] = []
+        files: list[File] = []
         good = 0
         for group in _BITS[groups]:
             if group < DEMOTED and self._regions[group].unchanged(memory.map, base):
@@ -274,14 +168,14 @@ class DeviceLane:
             self._gone()
         self._consider_rest(ended)
 
-    def _read_by(self, group: int, started: float) -> list[_File]:
+    def _read_by(self, group: int, started: float) -> list[File]:
         """The files of `group` as the reader knew them when it began."""
         if group < DEMOTED:
             return self._groups[group]
         # Files move into these groups one by one, perhaps while the group was being read.
         return [file for file in self._groups[group] if file.moved < started]
 
-    def _changed(self, files: list[_File], chain: int) -> list[tuple[_File, int, bytes]]:
+    def _changed(self, files: list[File], chain: int) -> list[tuple[File, int, bytes]]:
         """Those of `files` that say something new or nothing at all, with length and content.
 
         The others were decoded before, and what they say is as old as this reading now.
@@ -299,7 +193,7 @@ class DeviceLane:
                 news.append((file, length, raw))
         return news
 
-    def _take(self, news: list[tuple[_File, int, bytes]], ended: float) -> tuple[int, int]:
+    def _take(self, news: list[tuple[File, int, bytes]], ended: float) -> tuple[int, int]:
         """Take over what changed; returns how many files are good and how many say the device is gone."""
         good = gone = 0
         for file, length, raw in news:
@@ -432,7 +326,7 @@ class DeviceLane:
 
     # Within
 
-    def _decode(self, file: _File, raw: bytes) -> bool:
+    def _decode(self, file: File, raw: bytes) -> bool:
         """Take over new content; False where it gives nothing."""
         plan = file.plan
         try:
@@ -458,14 +352,14 @@ class DeviceLane:
         file.failures = 0
         return True
 
-    def _watch_counters(self, file: _File, values: Sequence[float | None]) -> None:
+    def _watch_counters(self, file: File, values: Sequence[float | None]) -> None:
         """A counter that falls was reset by the driver: remember when, for OpenMetrics' _created."""
         for prefix, index in file.counters:
             new, old = values[index - file.plan.first], self.values[index]
             if new is not None and old is not None and new < old:
                 self.created[prefix] = time.time()
 
-    def _take_rows(self, file: _File, raw: bytes) -> dict[Metric, list[tuple[str, float]]]:
+    def _take_rows(self, file: File, raw: bytes) -> dict[Metric, list[tuple[str, float]]]:
         found: dict[Metric, list[tuple[str, float]]] = {}
         seen: set[str] = set()
         assert file.plan.rows is not None
@@ -483,13 +377,13 @@ class DeviceLane:
                 found.setdefault(metric, []).append((prefix, value))
         return found
 
-    def _malformed(self, file: _File, raw: bytes, reason: str) -> None:
+    def _malformed(self, file: File, raw: bytes, reason: str) -> None:
         self.figures.malformed[reason] = self.figures.malformed.get(reason, 0) + 1
         self.figures.count(Outcome.MALFORMED)
         self._forget(file)
         self._log_once(file, f"malformed ({reason})", raw)
 
-    def _bug(self, file: _File, raw: bytes) -> None:
+    def _bug(self, file: File, raw: bytes) -> None:
         self.figures.decoder_failures += 1
         self._forget(file)
         if f"bug {file.plan.path}" not in self.figures.logged:
@@ -497,7 +391,7 @@ class DeviceLane:
             _log.error("decoder failed, please report: %s", traceback.format_exc(limit=-4))
             self._log_once(file, "decoder failed", raw)
 
-    def _log_once(self, file: _File, what: str, raw: bytes) -> None:
+    def _log_once(self, file: File, what: str, raw: bytes) -> None:
         if file.plan.path not in self.figures.logged:
             self.figures.logged.add(file.plan.path)
             _log.warning(
@@ -509,7 +403,7 @@ class DeviceLane:
                 },
             )
 
-    def _forget(self, file: _File) -> None:
+    def _forget(self, file: File) -> None:
         """Nothing is known of this file any more."""
         file.raw = None
         if file.group < DEMOTED:
@@ -530,10 +424,10 @@ class DeviceLane:
             return of_open_errno(-length - OPEN_ERROR)
         return of_read_errno(-length)
 
-    def _outcome_of_file(self, file: _File) -> Outcome:
+    def _outcome_of_file(self, file: File) -> Outcome:
         return self._outcome(file.length)
 
-    def _failed(self, file: _File, length: int, now: float) -> int:
+    def _failed(self, file: File, length: int, now: float) -> int:
         """Take over a failure; returns 1 where it says that the device is gone."""
         outcome = self._outcome(length)
         file.length = length
@@ -549,7 +443,7 @@ class DeviceLane:
         self._parked.append(file)
         return 0
 
-    def _move(self, file: _File, group: int) -> None:
+    def _move(self, file: File, group: int) -> None:
         file.at = self._read_at(file)
         if file.group != PARKED:
             self._groups[file.group].remove(file)
@@ -561,7 +455,7 @@ class DeviceLane:
             self._settle(group)
         self.memory.move(file.index, group)
 
-    def _read_at(self, file: _File) -> float:
+    def _read_at(self, file: File) -> float:
         """When a file was last read well: with its group, unless it came there later."""
         at = self._group_at[file.group] if file.group != PARKED else 0.0
         return at if at >= file.moved else file.at
@@ -570,14 +464,14 @@ class DeviceLane:
         """The files of a group changed: find out again where in memory they lie."""
         if group < DEMOTED:
             self._groups[group].sort(key=lambda file: file.index)
-            self._regions[group] = _Region(self._groups[group])
+            self._regions[group] = Region(self._groups[group])
 
     def _send_home(self) -> None:
         for file in list(self._groups[RETRY_GROUP]):
             if file.raw is not None:
                 self._move(file, file.plan.group)
 
-    def _weigh(self, files: list[_File]) -> None:
+    def _weigh(self, files: list[File]) -> None:
         """After a slow chain: files that are twice too dear for their period get a slower one of their own."""
         for file in files:
             if file.group in (PARKED, RETRY_GROUP):

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from gpudaemon.drivers import Facts
 from gpudaemon.model.device import Device
 from gpudaemon.model.outcome import Outcome
+from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.holders import Holders
-from gpudaemon.pipeline.lane import DeviceLane, Figures
+from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink, Record
 from gpudaemon.pipeline.plan import DevicePlan, facts_needed, facts_plan, make_plan, reader_plan
 from gpudaemon.pipeline.policy import DEMOTED_PERIODS, RETRY_PERIOD

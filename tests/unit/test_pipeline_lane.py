@@ -12,7 +12,8 @@ from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Metric, Series
 from gpudaemon.model.outcome import Outcome
 from gpudaemon.model.snapshot import Block
-from gpudaemon.pipeline.lane import DeviceLane, Figures
+from gpudaemon.pipeline.figures import Figures
+from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.plan import GATE, DevicePlan, PlannedFile, reader_plan
 from gpudaemon.pipeline.policy import DEMOTED_PERIODS, RETRY_GROUP
 from gpudaemon.pipeline.sampler import Periods
