@@ -142,6 +142,10 @@ def _run(arguments: argparse.Namespace) -> None:
             _serve(_config(arguments), announce)
     else:
         _serve(_config(arguments), announce)
+    # Nothing of value is left; a thread in a slow system call must not hold the exit.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _serve(config: Config, announce: "object") -> None:

@@ -370,7 +370,10 @@ def look(config: Config) -> "tuple[DeviceView, ...]":
 
 
 def run(config: Config, *, announce: Callable[[str], None] = lambda _: None) -> None:
-    """Run a daemon until SIGTERM or SIGINT; returns after at most two seconds, whatever hangs."""
+    """Run a daemon until SIGTERM or SIGINT; returns within two seconds, whatever hangs.
+
+    A thread may be left in a slow system call: the caller ends the process by `os._exit`.
+    """
     # Threads that parse sysfs or compress a page must not keep the loop from the interpreter for long.
     sys.setswitchinterval(_SWITCH)
 
@@ -381,8 +384,5 @@ def run(config: Config, *, announce: Callable[[str], None] = lambda _: None) -> 
             loop.add_signal_handler(number, daemon.stop)
         await daemon.serve(announce=announce)
 
-    asyncio.run(main())
-    # Nothing of value is left; a thread in a slow system call must not hold the exit.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    # Not asyncio.run: it waits for threads, and one of them may be in a listing that does not end.
+    asyncio.new_event_loop().run_until_complete(main())
