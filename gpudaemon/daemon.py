@@ -39,7 +39,10 @@ _RESCANS = (5.0, 30.0, 120.0)
 _RESCAN_EVERY = 600.0
 _SWITCH = 0.001
 _LOOK_GRACE = 3.0
-_WEIGH_EVERY = 10.0
+_FIRST_WEIGHING = 5.0
+_WEIGH_EVERY = 30.0
+_FALLBACK = 2.5
+"""Seconds after which things are looked after without a heartbeat, which comes every two."""
 
 
 class Daemon:
@@ -57,6 +60,9 @@ class Daemon:
         self._tasks: list[asyncio.Task[None]] = []
         self._events: UeventSource | None = None
         self._scanned = False
+        self._frozen = False
+        self._logged_failures: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
         """End `serve`; safe from a signal handler."""
@@ -166,11 +172,14 @@ class Daemon:
             )
         self._link.attach(loop)
         self._supervise("scan", self._scan_when_wanted)
-        self._supervise("clock", self._every_second)
+        self._link.on_beat = self._look_after
+        self._look_after()
         self._supervise("costs", self._weigh_processes)
         self._wanted.set()
 
     async def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,40 +198,56 @@ class Daemon:
         """Run `work` for ever: when it fails it is counted, logged once and started again with back-off."""
 
         async def forever() -> None:
-            delay, logged = 1.0, set[str]()
+            delay = 1.0
             while True:
                 try:
                     await work()
                 except Exception as error:
-                    counts = self._counts.task_restarts
-                    counts[name] = counts.get(name, 0) + 1
-                    if repr(error) not in logged and len(logged) < 100:
-                        logged.add(repr(error))
-                        _log.exception("task failed", extra={"task": name})
+                    self._failed(name, error)
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, 60.0)
 
         self._tasks.append(asyncio.get_running_loop().create_task(forever(), name=name))
 
-    async def _every_second(self) -> None:
-        frozen = False
-        while True:
-            await asyncio.sleep(1.0)
-            now = time.monotonic()
-            self._sampler.tick(now)
-            if not frozen and self._ready()[0]:
-                # What is here now mostly stays: the collector need not walk it again, which takes longer than
-                # the loop should ever stand still. A collection before would take as long once more.
-                gc.freeze()
-                frozen = True
-            age = now - self._changed_at
-            if self._rescans_due(age):
-                self._look_again("schedule")
+    def _failed(self, name: str, error: Exception) -> None:
+        """Count a failure of the task `name`, and log it unless it was logged before."""
+        counts = self._counts.task_restarts
+        counts[name] = counts.get(name, 0) + 1
+        key = f"{name} {error!r}"
+        if key not in self._logged_failures and len(self._logged_failures) < 100:
+            self._logged_failures.add(key)
+            _log.error("task failed", extra={"task": name}, exc_info=error)
+
+    def _look_after(self) -> None:
+        """At each heartbeat of the reader, and without one soon after: what is not anybody's event.
+
+        One wake-up serves both: between two rounds of reading it is the only one.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        soon = True
+        try:
+            soon = self._attend(time.monotonic())
+        except Exception as error:
+            self._failed("clock", error)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(1.0 if soon or not self._frozen else _FALLBACK, self._look_after)
+
+    def _attend(self, now: float) -> bool:
+        soon = self._sampler.tick(now)
+        if not self._frozen and self._ready()[0]:
+            # What is here now mostly stays: the collector need not walk it again, which takes longer than
+            # the loop should ever stand still. A collection before would take as long once more.
+            gc.freeze()
+            self._frozen = True
+        if self._rescans_due(now - self._changed_at):
+            self._look_again("schedule")
+        return soon
 
     async def _weigh_processes(self) -> None:
         """What the daemon itself costs, now and then."""
         while True:
-            await asyncio.sleep(_WEIGH_EVERY)
+            await asyncio.sleep(_FIRST_WEIGHING if not self._counts.processes else _WEIGH_EVERY)
             pids = {"server": os.getpid(), "reader": self._link.pid, "launcher": self._link.launcher_pid}
             self._counts.processes = await asyncio.to_thread(_costs, pids)
 

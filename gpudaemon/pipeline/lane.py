@@ -7,6 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 from gpudaemon.errors import Malformed
 from gpudaemon.model.metric import Metric, Series
@@ -94,8 +95,10 @@ class DeviceLane:
         for file in self._files[1 if plan.gated else 0 :]:
             self._groups[file.group].append(file)
         self._parked: list[File] = []
+        self.next_retry = inf
         self._clients = -1
         self._group_at = [0.0] * GROUPS
+        self._fresh_until = 0.0
         self._owed: dict[int, tuple[int, float]] = {}
         self._regions = [Region(self._groups[group]) for group in range(DEMOTED)]
 
@@ -261,6 +264,7 @@ class DeviceLane:
         for region in self._regions:
             region.forget()
         self._owed.clear()
+        self._fresh_until = 0.0
 
     # What the server's clock brings
 
@@ -271,6 +275,7 @@ class DeviceLane:
             self._parked = [file for file in self._parked if file.retry > now]
             for file in due:
                 self._move(file, RETRY_GROUP)
+        self.next_retry = min((file.retry for file in self._parked), default=inf)
 
     def clients(self, descriptors: int) -> None:
         """So many descriptors of this device's nodes are open; one more than before ends a rest."""
@@ -281,18 +286,31 @@ class DeviceLane:
 
     def samples(self, now: float) -> Samples:
         """This device's part of a snapshot: values that are fresh, None for the others."""
+        if now < self._fresh_until and self._gathered is not None:
+            return Samples(
+                self.plan.device.id, self.plan.blocks, tuple(self.values), self._gathered, self.created
+            )
         values = self.values.copy()
         periods = self.memory.periods.tolist()
         horizons = [max(3 * period, _WORST_FRESHNESS) for period in periods]
         stale: set[int] = set()
+        # What is read again only becomes fresher, and what fails leaves its values at once: nothing can be
+        # stale before the first of these moments.
+        until = inf
         for file in self._files:
             horizon = horizons[file.plan.group if file.group in (PARKED, RETRY_GROUP) else file.group]
-            if file.raw is None or now - self._read_at(file) > horizon:
+            fresh_until = self._read_at(file) + horizon
+            if file.raw is None or now > fresh_until:
                 plan = file.plan
                 for place in range(plan.first, plan.first + plan.count):
                     values[place] = None
-                if plan.rows is not None:
+                if file.index in self.rows:
                     stale.add(file.index)
+                if file.raw is not None:
+                    until = 0.0
+            else:
+                until = min(until, fresh_until)
+        self._fresh_until = until
         rows = self._gathered if not stale else None
         if rows is None:
             rows = self._gather(stale)
@@ -348,6 +366,8 @@ class DeviceLane:
         except Exception:
             self._bug(file, raw)
             return False
+        if file.raw is None:
+            self._fresh_until = 0.0  # it was no part of that moment
         file.raw = raw
         file.failures = 0
         return True
@@ -441,10 +461,12 @@ class DeviceLane:
         file.retry = now + retry_delay(outcome, file.failures, now - self._born)
         self._move(file, PARKED)
         self._parked.append(file)
+        self.next_retry = min(self.next_retry, file.retry)
         return 0
 
     def _move(self, file: File, group: int) -> None:
         file.at = self._read_at(file)
+        self._fresh_until = 0.0
         if file.group != PARKED:
             self._groups[file.group].remove(file)
             self._settle(file.group)

@@ -17,7 +17,7 @@ __all__ = ["SILENCE", "ReaderLink", "Record"]
 
 _log = logging.getLogger(__name__)
 
-SILENCE = 3.0
+SILENCE = 5.0
 """Seconds without a heartbeat after which a reader is taken for dead."""
 _START_GRACE = 20.0
 _PACKET = 1 << 16
@@ -32,6 +32,7 @@ class ReaderLink:
 
     on_record: takes each record of a lane. on_start: the channel of a new reader takes plans.
     on_lost: the reader with this pid is gone or given up; its lanes are nobody's now.
+    on_beat: a heartbeat came, every two seconds: the moment to look after things.
     on_clients: open descriptors by DRM or accel node, in answer to `ask_clients`.
     """
 
@@ -50,6 +51,7 @@ class ReaderLink:
         self.on_record: Callable[[Record], None] = lambda _: None
         self.on_start: Callable[[], None] = lambda: None
         self.on_lost: Callable[[int], None] = lambda _: None
+        self.on_beat: Callable[[], None] = lambda: None
         self.on_clients: Callable[[Mapping[str, int]], None] = lambda _: None
         self.up = True
         self.engine = ""
@@ -156,6 +158,7 @@ class ReaderLink:
         for record in RECORD.iter_unpack(packet):
             if record[0] == RecordKind.HEARTBEAT:
                 self.heartbeat = record
+                self.on_beat()
             else:
                 self.on_record(record)
 

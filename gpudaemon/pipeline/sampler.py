@@ -172,17 +172,29 @@ class Sampler:
             lane.resumed()
             self._note_stuck()
 
-    def tick(self, now: float) -> None:
-        """Once a second: files asked again, devices released by former readers, a silent reader replaced."""
+    def tick(self, now: float) -> bool:
+        """Now and then: files asked again, devices released by former readers, a silent reader replaced.
+
+        True where something is going on that wants to be looked at within a second.
+        """
+        resting = waiting = False
         for entry in self.entries.values():
-            if entry.lane is not None:
-                entry.lane.retry(now)
+            lane = entry.lane
+            if lane is None:
+                waiting = True
+                continue
+            if lane.next_retry <= now:
+                lane.retry(now)
+            if lane.state is Outcome.RESTING:
+                resting = True
+            elif lane.state is Outcome.HUNG:
+                waiting = True
         self._check_held()
-        resting = any(entry.state is Outcome.RESTING for entry in self.entries.values())
         if resting and now - self._clients_asked >= _CLIENTS_PERIOD:
             self._clients_asked = now
             self._link.ask_clients(self._procfs)
         self._link.watch(now)
+        return waiting or resting
 
     # Within
 

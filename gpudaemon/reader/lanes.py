@@ -31,6 +31,7 @@ _ASLEEP_PERIOD = 1.0
 """Seconds between looks at the power state of a device that must not be read."""
 _GONE = (-errno.ENODEV, -errno.ENXIO, -errno.EBADF)
 _EPSILON = 0.001
+_FAR = 3600.0
 _FAST = 1 << 3
 _GATHER = 0.02
 """Seconds for which records of one tick are gathered, however long the tick takes."""
@@ -119,7 +120,7 @@ class Lane:
         """
         self.follow(now)
         mask = 0
-        wake = now + 3600.0
+        wake = now + _FAR
         soon = now + _EPSILON
         for group in self._active:
             due = self._due[group]
@@ -226,6 +227,7 @@ class Lanes:
         self._oldest = 0.0
         self._urgent = 0.0
         self._waiting: dict[int, int] = {}
+        self._next = 0.0
         self.lanes: dict[int, Lane] = {}
         self.engine: Engine | None = None
 
@@ -238,6 +240,7 @@ class Lanes:
         """Take a lane in; its first reading is due at once."""
         lane = Lane(memory, time.monotonic())
         self.lanes[lane.number] = lane
+        self._next = 0.0
         assert self.engine is not None
         self.engine.set_lanes(len(self.lanes))
 
@@ -252,29 +255,41 @@ class Lanes:
             lane.closing = True
 
     def tick(self, now: float) -> None:
-        """Start every lane that is due, and quarantine every one whose deadline has passed."""
+        """Start every lane that is due, and quarantine every one whose deadline has passed.
+
+        A host with many lanes has hundreds: nothing is looked at before the first of them has something to do.
+        """
+        if now + _EPSILON < self._next:
+            return
+        moment = now + _FAR
         for lane in list(self.lanes.values()):
             if lane.state is _State.IDLE:
-                if lane.wake <= now + _EPSILON or lane.memory.version != lane.version:
+                if lane.wake <= now + _EPSILON:
                     self._begin(lane, now)
             elif lane.state is _State.RUNNING:
                 chain = lane.chain
                 if chain is not None and now - chain.progress > lane.deadline:
                     self._quarantine(lane, chain, now)
+            moment = min(moment, self._moment_of(lane, now))
+        self._next = moment
 
-    def next_moment(self, now: float) -> float:
-        """CLOCK_MONOTONIC of the next tick or deadline. A running lane's tick counts: it is idle by then,
-        or it calls `overdue` when it becomes so."""
-        moment = now + 1.0
-        for lane in self.lanes.values():
-            if lane.state is _State.QUARANTINED:
-                continue
-            if lane.wake < moment and (lane.state is _State.IDLE or lane.wake > now):
+    @staticmethod
+    def _moment_of(lane: Lane, now: float) -> float:
+        """When a lane has something to do. A running one's tick counts: it is idle by then, or will say so."""
+        if lane.state is _State.IDLE:
+            return lane.wake
+        moment = now + _FAR
+        if lane.state is _State.RUNNING:
+            if lane.wake > now:
                 moment = lane.wake
             chain = lane.chain
-            if chain is not None and chain.progress + lane.deadline + _EPSILON < moment:
-                moment = chain.progress + lane.deadline + _EPSILON
+            if chain is not None:
+                moment = min(moment, chain.progress + lane.deadline + _EPSILON)
         return moment
+
+    def next_moment(self) -> float:
+        """CLOCK_MONOTONIC of the next tick or deadline; it may turn out that there is nothing to do."""
+        return self._next
 
     def finished(self, chain: Chain) -> None:
         """A chain is through (the engine's call-back)."""
@@ -354,6 +369,7 @@ class Lanes:
             # The server knows nothing of this device any more: when it wakes, its rare files are due too.
             lane.all_due(now)
         lane.postpone(lane.due_groups, now)
+        self._next = min(self._next, lane.wake)
         self._end(lane, kind)
 
     def _pass(self, lane: Lane) -> None:
@@ -433,6 +449,7 @@ class Lanes:
     def _idle(self, lane: Lane) -> None:
         lane.state = _State.IDLE
         if lane.wake <= time.monotonic():
+            self._next = 0.0
             self._overdue()
 
     def _quarantine(self, lane: Lane, chain: Chain, now: float) -> None:
@@ -453,6 +470,7 @@ class Lanes:
         lane.state = _State.IDLE
         lane.all_due(time.monotonic())
         self._record(lane, RecordKind.RESUMED)
+        self._next = 0.0
         self._overdue()
 
     def _end(self, lane: Lane, kind: int, *, code: int = 0) -> None:

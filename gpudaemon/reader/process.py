@@ -31,7 +31,7 @@ from gpudaemon.reader.threads import ThreadEngine
 
 __all__ = ["HEARTBEAT", "Reader", "choose_engine"]
 
-HEARTBEAT = 1.0
+HEARTBEAT = 2.0
 """Seconds between heartbeats: the server takes a reader that misses several for dead."""
 _PACKET = 65536
 _SWITCH = 0.001
@@ -102,7 +102,7 @@ class Reader:
                 if now >= self._heartbeat:
                     self._heartbeat = now // HEARTBEAT * HEARTBEAT + HEARTBEAT
                     self._beat(now)
-                moment = min(self._lanes.next_moment(now), self._heartbeat)
+                moment = min(self._lanes.next_moment(), self._heartbeat)
             self.engine.run()
             if not self.engine.leads():
                 return False

@@ -163,6 +163,28 @@ def test_a_value_is_served_for_three_periods_or_three_seconds(bench: Bench) -> N
     assert bench.value(gpu.MEMORY_TOTAL) is None
 
 
+def test_what_is_stale_stays_away_however_often_it_is_asked_for(bench: Bench) -> None:
+    assert bench.value(gpu.BUSY) == 10
+    bench.now += 3.1
+    assert [bench.value(gpu.BUSY) for _ in range(3)] == [None] * 3
+    assert [bench.value(gpu.PCIE_REPLAYS) for _ in range(3)] == [5] * 3
+
+
+def test_a_file_that_recovers_ages_like_any_other(bench: Bench) -> None:
+    bench.read(busy=EIO, aer=EIO)
+    assert bench.value(gpu.BUSY) is None
+    assert bench.value(gpu.MEMORY_TOTAL) == 64
+    bench.now += 2
+    bench.lane.retry(bench.now)
+    bench.read(RETRY_GROUP, busy=b"20\n", aer=b"1")
+    assert bench.value(gpu.BUSY) == 20
+    bench.now += 2.9
+    assert bench.value(gpu.BUSY) == 20
+    bench.now += 0.2
+    assert bench.value(gpu.BUSY) is None
+    assert bench.lane.samples(bench.now).rows == {}
+
+
 def test_malformed_content_costs_its_own_sample(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
