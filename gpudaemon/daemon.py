@@ -40,7 +40,7 @@ _RESCAN_EVERY = 600.0
 _SWITCH = 0.001
 _LOOK_GRACE = 3.0
 _FIRST_WEIGHING = 5.0
-_WEIGH_EVERY = 30.0
+_WEIGH_EVERY = 60.0
 _FALLBACK = 2.5
 """Seconds after which things are looked after without a heartbeat, which comes every two."""
 
@@ -79,7 +79,8 @@ class Daemon:
         self._assemble()
         registry = private_registry()
         exposition = Exposition(
-            snapshot=self._publisher.snapshot,
+            snapshot=lambda: self._publisher.snapshot(devices=False),
+            with_devices=self._publisher.snapshot,
             ready=self._ready,
             registry=registry,
             instruments=HttpInstruments.registered(

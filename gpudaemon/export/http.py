@@ -104,7 +104,8 @@ class HttpInstruments:
 class Exposition:
     """Everything that is served, over the newest snapshot.
 
-    snapshot: gives the newest one. ready: (ready or not, why, in one line).
+    snapshot: gives the newest one. with_devices: one that has its devices, where `snapshot` gives none.
+    ready: (ready or not, why, in one line).
     registry: the daemon's own instruments; their text follows the snapshot's on every page.
     html_pages: path -> renderer of a further HTML page, linked from the landing page.
     """
@@ -115,6 +116,7 @@ class Exposition:
         snapshot: Callable[[], Snapshot],
         ready: Callable[[], tuple[bool, str]],
         registry: CollectorRegistry,
+        with_devices: Callable[[], Snapshot] | None = None,
         instruments: HttpInstruments | None = None,
         limits: Limits | None = None,
         html_pages: Mapping[str, Callable[[Snapshot], str]] | None = None,
@@ -123,6 +125,7 @@ class Exposition:
         self.busy: set[object] = set()
         """connections (aiohttp's protocols) with a request being answered"""
         self._snapshot = snapshot
+        self._with_devices = with_devices or snapshot
         self._ready = ready
         self._registry = registry
         self._instruments = instruments
@@ -261,7 +264,7 @@ class Exposition:
 
     def _html(self, render: Callable[[Snapshot], str]) -> _Handler:
         async def page(_: web.Request) -> web.StreamResponse:
-            return _markup(render(self._snapshot()))
+            return _markup(render(self._with_devices()))
 
         return page
 
@@ -273,7 +276,7 @@ class Exposition:
         return _line(200 if ready else 503, why)
 
     async def _devices(self, _: web.Request) -> web.StreamResponse:
-        snapshot = self._snapshot()
+        snapshot = self._with_devices()
         body = {
             "at": snapshot.at,
             "version": snapshot.version,

@@ -67,6 +67,7 @@ class Snapshot:
 
     at: unix time in seconds. version: counts snapshots, for caches.
     samples: one per device, then the daemon's own under the device name "".
+    devices: what is known of each besides; empty in a snapshot made for a page of metrics.
     """
 
     at: float

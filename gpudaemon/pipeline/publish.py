@@ -34,6 +34,9 @@ _REMEMBERED = 2048
 _PREFIXES = 65536
 _SHARED = 0.1
 
+_Key = tuple[int, Outcome, DeviceLane | None]
+_Created = Mapping[str, float]
+
 
 class Counts:
     """What the daemon's other parts count about themselves; each goes with the process."""
@@ -107,16 +110,22 @@ class Publisher:
         self._sets: dict[tuple[str, str], tuple[str, ...]] = {}
         self._identities: dict[str, tuple[Facts | None, Mapping[str, str]]] = {}
         self._info: dict[str, tuple[Mapping[Metric, Block], tuple[tuple[Metric, str], ...]]] = {}
+        self._told: dict[str, tuple[_Key, tuple[tuple[Metric, list[tuple[str, float]]], ...], _Created]] = {}
         self._versions = 0
         self._newest: Snapshot | None = None
         self._made = -1
         self._made_at = 0.0
 
-    def snapshot(self) -> Snapshot:
-        """The host as it is known now; scrapes that come together share one snapshot."""
+    def snapshot(self, *, devices: bool = True) -> Snapshot:
+        """The host as it is known now; scrapes that come together share one snapshot.
+
+        devices: with what is known of each device besides its samples, which no page of metrics shows.
+        """
         now = self._clock()
-        if self._newest is not None and self._made == self._sampler.version and now - self._made_at < _SHARED:
-            return self._newest
+        newest = self._newest
+        known = self._made == self._sampler.version and now - self._made_at < _SHARED
+        if newest is not None and known and (newest.devices or not devices):
+            return newest
         self._made, self._made_at = self._sampler.version, now
         self._versions += 1
         samples: list[Samples] = []
@@ -132,7 +141,8 @@ class Publisher:
                 self._remember(id_, part)
             lines.since = entry.figures.since
             self._device(lines, entry, now)
-            views.append(self._view(entry, now))
+            if devices:
+                views.append(self._view(entry, now))
         own = {metric: tuple(found) for metric, found in lines.rows.items()}
         samples.append(Samples("", _NO_BLOCKS, (), own, lines.created))
         self._newest = Snapshot(
@@ -165,8 +175,31 @@ class Publisher:
         self._info[id_] = (part.blocks, found)
 
     def _device(self, lines: _Lines, entry: Entry, now: float) -> None:
-        id_, state, figures, lane = entry.device.id, entry.state.value, entry.figures, entry.lane
-        lines.add_states(rows.DEVICE_STATE, STATES, state, id_)
+        """How the daemon stands with a device. If it told nothing lately, only ages are new."""
+        id_, lane = entry.device.id, entry.lane
+        key = (entry.told, entry.state, lane)
+        known = self._told.get(id_)
+        if known is None or known[0] != key:
+            told = _Lines(self._prefixes, self._sets, entry.figures.since)
+            self._standing(told, entry)
+            if len(self._told) >= _REMEMBERED:
+                self._told.clear()
+            known = self._told[id_] = (key, tuple(told.rows.items()), told.created)
+        for metric, found in known[1]:
+            lines.rows.setdefault(metric, []).extend(found)
+        lines.created.update(known[2])
+        if lane is not None and lane.newest:
+            lines.add(rows.DATA_AGE, now - lane.newest, id_)
+        if entry.held is not None:
+            lines.add(rows.STUCK_READ_AGE, now - entry.held_since, id_, entry.held[1])
+        elif lane is not None and lane.hung_file:
+            lines.add(rows.STUCK_READ_AGE, now - lane.hung_since, id_, lane.hung_file)
+
+    @staticmethod
+    def _standing(lines: _Lines, entry: Entry) -> None:
+        """What changes only when a device tells something."""
+        id_, figures, lane = entry.device.id, entry.figures, entry.lane
+        lines.add_states(rows.DEVICE_STATE, STATES, entry.state.value, id_)
         for outcome, count in figures.reads.items():
             lines.add(rows.READS, count, id_, outcome.value)
         for reason, count in figures.malformed.items():
@@ -181,16 +214,10 @@ class Publisher:
         ):
             if value:
                 lines.add(metric, value, id_)
-        if entry.held is not None:
-            lines.add(rows.STUCK_READ_AGE, now - entry.held_since, id_, entry.held[1])
         if lane is None:
             return
-        if lane.newest:
-            lines.add(rows.DATA_AGE, now - lane.newest, id_)
         if lane.power:
             lines.add_states(runtime_power.POWER_STATE, RUNTIME_STATUSES, lane.power, id_)
-        if lane.hung_file:
-            lines.add(rows.STUCK_READ_AGE, now - lane.hung_since, id_, lane.hung_file)
         for path, period, cost in lane.demoted():
             lines.add(rows.ATTRIBUTE_PERIOD, period, id_, path)
             lines.add(rows.ATTRIBUTE_READ_SECONDS, cost, id_, path)

@@ -51,7 +51,8 @@ class Entry:
     """One device of the inventory with all that is kept for it.
 
     lane: None while it is quarantined from the start. facts: None until they are read.
-    held: (pid, file) of the former reader that holds it; held_since: since when this server knows.
+    held: (pid, file) of the former reader that holds it; held_since: since when it does.
+    told: how many records came of it.
     """
 
     device: Device
@@ -61,6 +62,7 @@ class Entry:
     facts: Facts | None = None
     held: tuple[int, str] | None = None
     held_since: float = 0.0
+    told: int = 0
 
     @property
     def state(self) -> Outcome:
@@ -157,6 +159,7 @@ class Sampler:
             return
         lane = entry.lane
         self.version += 1
+        entry.told += 1
         if kind == RecordKind.FINISHED:
             lane.finished(groups, chain, started, ended)
             if code:
