@@ -41,8 +41,10 @@ _SWITCH = 0.001
 _LOOK_GRACE = 3.0
 _FIRST_WEIGHING = 5.0
 _WEIGH_EVERY = 60.0
-_FALLBACK = 2.5
-"""Seconds after which things are looked after without a heartbeat, which comes every two."""
+_HEARTBEATS = (2.0, 5.0)
+"""Shortest and longest time between heartbeats of the reader, in seconds."""
+_FALLBACK = 1.25
+"""Heartbeats after which things are looked after without one."""
 
 
 class Daemon:
@@ -51,7 +53,10 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         """Start the reader. Raises OSError where no process can be started."""
         self._config = config
-        self._link = ReaderLink(tier=config.tier, engine=config.engine)
+        # Between two rounds of reading a heartbeat is the only thing that wakes anybody.
+        fastest = min(preset_periods(config.preset))
+        heartbeat = min(max(fastest, _HEARTBEATS[0]), _HEARTBEATS[1])
+        self._link = ReaderLink(tier=config.tier, engine=config.engine, heartbeat=heartbeat)
         self._stopping = asyncio.Event()
         self._wanted = asyncio.Event()
         self._reasons: set[str] = {"start"}
@@ -232,7 +237,8 @@ class Daemon:
         except Exception as error:
             self._failed("clock", error)
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(1.0 if soon or not self._frozen else _FALLBACK, self._look_after)
+        later = _FALLBACK * self._link.heartbeat_seconds
+        self._timer = loop.call_later(1.0 if soon or not self._frozen else later, self._look_after)
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)

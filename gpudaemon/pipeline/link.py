@@ -17,8 +17,8 @@ __all__ = ["SILENCE", "ReaderLink", "Record"]
 
 _log = logging.getLogger(__name__)
 
-SILENCE = 5.0
-"""Seconds without a heartbeat after which a reader is taken for dead."""
+SILENCE = 2.5
+"""Heartbeats missed after which a reader is taken for dead."""
 _START_GRACE = 20.0
 _PACKET = 1 << 16
 _RESTART_DELAYS = (0.0, 0.2, 1.0, 2.0, 5.0)
@@ -32,16 +32,17 @@ class ReaderLink:
 
     on_record: takes each record of a lane. on_start: the channel of a new reader takes plans.
     on_lost: the reader with this pid is gone or given up; its lanes are nobody's now.
-    on_beat: a heartbeat came, every two seconds: the moment to look after things.
+    on_beat: a heartbeat came: the moment to look after things.
     on_clients: open descriptors by DRM or accel node, in answer to `ask_clients`.
     """
 
-    def __init__(self, *, tier: str, engine: str) -> None:
+    def __init__(self, *, tier: str, engine: str, heartbeat: float = 2.0) -> None:
         """Start the launcher and ask it for a reader, before anything else of the server is imported."""
+        self.heartbeat_seconds = heartbeat
         self._tier = tier
         self._wanted = engine
         self._control, self._launcher = launcher.start(tier)
-        self._channel, self.pid = launcher.request(self._control, engine)
+        self._channel, self.pid = launcher.request(self._control, engine, heartbeat)
         self._heard = time.monotonic() + _START_GRACE
         self._failures = 0
         self._last_start = time.monotonic()
@@ -99,7 +100,7 @@ class ReaderLink:
 
     def watch(self, now: float) -> None:
         """Replace a reader that has not been heard for too long."""
-        if self.up and now - self._heard > SILENCE:
+        if self.up and now - self._heard > SILENCE * self.heartbeat_seconds:
             self._lost("silent")
 
     async def close(self) -> None:
@@ -205,4 +206,4 @@ class ReaderLink:
             _log.error("launcher is gone, readers have no capability from now on")
             self._control.close()
             self._control, self._launcher = launcher.start(self._tier)
-        return launcher.request(self._control, self._wanted)
+        return launcher.request(self._control, self._wanted, self.heartbeat_seconds)

@@ -2,9 +2,10 @@
 
 The server drops every capability once the first reader runs, so it could never give a second one its rights.
 This small process holds them instead. It opens no kernel file and no network; CONTROL is the descriptor of a
-SOCK_SEQPACKET pair. A packet is the engine's name with the reader's end of its channel as a descriptor; the
-answer is the reader's process id. A packet "kill PID" ends a reader that fell silent. When the server's end
-closes, every reader is killed and the launcher ends; a reader stuck in a driver stays until its read returns.
+SOCK_SEQPACKET pair. A packet is the engine's name and the seconds between heartbeats, with the reader's end of
+its channel as a descriptor; the answer is the reader's process id. A packet "kill PID" ends a reader that fell
+silent. When the server's end closes, every reader is killed and the launcher ends; a reader stuck in a driver
+stays until its read returns.
 """
 
 import array
@@ -39,17 +40,20 @@ def start(tier: str) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
     return ours, process
 
 
-def request(control: socket.socket, engine: str) -> tuple[socket.socket, int]:
+def request(control: socket.socket, engine: str, heartbeat: float = 2.0) -> tuple[socket.socket, int]:
     """Ask for a reader; returns the server's end of its channel and the reader's process id.
 
-    Blocks until the reader's process exists (some milliseconds). Raises OSError when the launcher is gone.
+    heartbeat: seconds between its heartbeats. Blocks until the reader's process exists (some milliseconds).
+    Raises OSError when the launcher is gone.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     try:
         descriptors = array.array("i", [theirs.fileno()])
-        control.sendmsg([engine.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        control.sendmsg(
+            [f"{engine} {heartbeat}".encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+        )
         answer = control.recv(64)
     except OSError:
         ours.close()
@@ -82,7 +86,10 @@ def _serve(control: socket.socket, tier: str) -> None:
         channel = descriptors[0]
         try:
             reader = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gpudaemon.reader.process", str(channel), packet.decode(), tier],
+                [
+                    *(sys.executable, "-P", "-m", "gpudaemon.reader.process"),
+                    *(str(channel), tier, *packet.decode().split()),
+                ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(channel,),
             )

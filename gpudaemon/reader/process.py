@@ -1,8 +1,8 @@
-"""The reader's main loop: `python -m gpudaemon.reader.process CHANNEL ENGINE TIER`.
+"""The reader's main loop: `python -m gpudaemon.reader.process CHANNEL TIER ENGINE HEARTBEAT`.
 
-CHANNEL is the descriptor of its end of the socket pair, ENGINE one of auto, io_uring, threads, TIER a key of
-`rights.TIERS`. The process ends when the other end is closed: by `os._exit`, and where a read is stuck in a
-driver not even that ends it, which is why nothing else lives here.
+CHANNEL is the descriptor of its end of the socket pair, TIER a key of `rights.TIERS`, ENGINE one of auto,
+io_uring, threads, HEARTBEAT the seconds between heartbeats. The process ends when the other end is closed: by
+`os._exit`, and where a read is stuck in a driver not even that ends it, which is why nothing else lives here.
 
 Packets from the server are JSON objects: {"lane": true} with the lane's memory as a descriptor, {"drop": n},
 {"clients": procfs}. Packets to the server are records (see `channel`) or JSON objects: {"engine": name,
@@ -29,10 +29,8 @@ from gpudaemon.reader.lanes import Lanes
 from gpudaemon.reader.rights import TIERS, keep_only
 from gpudaemon.reader.threads import ThreadEngine
 
-__all__ = ["HEARTBEAT", "Reader", "choose_engine"]
+__all__ = ["Reader", "choose_engine"]
 
-HEARTBEAT = 2.0
-"""Seconds between heartbeats: the server takes a reader that misses several for dead."""
 _PACKET = 65536
 _SWITCH = 0.001
 _PR_SET_PDEATHSIG = 1
@@ -62,9 +60,10 @@ def choose_engine(wanted: str, lanes: Lanes, lock: threading.RLock) -> tuple[Eng
 class Reader:
     """Owns every open kernel file, the lanes and the engine."""
 
-    def __init__(self, channel: socket.socket, wanted: str) -> None:
+    def __init__(self, channel: socket.socket, wanted: str, heartbeat: float) -> None:
         self._channel = channel
         self._dropped = 0
+        self._period = heartbeat
         self._heartbeat = 0.0
         self._scanning: threading.Thread | None = None
         self._lock = threading.RLock()
@@ -100,7 +99,7 @@ class Reader:
             with self._lock:
                 self._lanes.tick(now)
                 if now >= self._heartbeat:
-                    self._heartbeat = now // HEARTBEAT * HEARTBEAT + HEARTBEAT
+                    self._heartbeat = (now // self._period + 1) * self._period
                     self._beat(now)
                 moment = min(self._lanes.next_moment(), self._heartbeat)
             self.engine.run()
@@ -197,7 +196,7 @@ def _receive_packet(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 def _main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
-    wanted, tier = sys.argv[2], sys.argv[3]
+    tier, wanted, heartbeat = sys.argv[2], sys.argv[3], float(sys.argv[4])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_only(TIERS[tier])
@@ -206,7 +205,7 @@ def _main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        Reader(channel, wanted).run()
+        Reader(channel, wanted, heartbeat).run()
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)
     except Exception:
