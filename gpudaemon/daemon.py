@@ -293,6 +293,9 @@ class Daemon:
         if self._inventory.update(devices):
             self._changed_at, self._rescans_done = time.monotonic(), 0
             self._log_changes()
+            if self._frozen:
+                # What went is given back now; with what was here at first set aside this takes a moment only.
+                gc.collect()
         self._sampler.set_devices(self._inventory.devices.values())
         if unknown:
             self._ask_classes(unknown)

@@ -429,7 +429,8 @@ class Lanes:
                 memory.costs[index] = cost
         if min(results) < 0:
             for index, length in zip(indexes, results, strict=True):
-                if length in _GONE:
+                if length < 0:
+                    # The server parks what fails; what it asks for again is opened anew.
                     lane.close(index)
         self._batch_done(lane)
 

@@ -11,6 +11,7 @@ Packets from the server are JSON objects: {"lane": true} with the lane's memory 
 
 import array
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -66,6 +67,7 @@ class Reader:
         self._period = heartbeat
         self._heartbeat = 0.0
         self._scanning: threading.Thread | None = None
+        self._dropped_lane = False
         self._lock = threading.RLock()
         self._lanes = Lanes(self._send, self._wake)
         self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -108,6 +110,10 @@ class Reader:
             patience = self.engine.patience()
             if patience is not None:
                 moment = min(moment, now + patience)
+            if self._dropped_lane:
+                # Memory of lanes that went is given back now, not when the collector happens to come round.
+                self._dropped_lane = False
+                gc.collect()
             for descriptor, _ in self._poll.poll(max(0.0, moment - time.monotonic())):
                 if descriptor == self._woken:
                     os.eventfd_read(self._woken)
@@ -162,6 +168,7 @@ class Reader:
                         os.close(descriptors[0])
                 elif "drop" in message:
                     self._lanes.drop(message["drop"])
+                    self._dropped_lane = True
                 elif "clients" in message:
                     self._look_for_clients(message["clients"])
 
