@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from gpudaemon import __version__
@@ -148,10 +148,10 @@ def _run(arguments: argparse.Namespace) -> None:
     os._exit(0)
 
 
-def _serve(config: Config, announce: "object") -> None:
+def _serve(config: Config, announce: Callable[[str], None]) -> None:
     from gpudaemon.daemon import run
 
-    run(config.checked(), announce=announce)  # type: ignore[arg-type]
+    run(config.checked(), announce=announce)
 
 
 def _list(arguments: argparse.Namespace) -> None:

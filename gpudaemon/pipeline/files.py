@@ -16,7 +16,7 @@ class File:
 
     index, start: its number in the lane and its slot in a copy of the memory. counters: (prefix, index) of the
     counters among its values. group: the reader's, now; moved: since when; at: read well then, before it moved.
-    raw: content last taken over, None where nothing is known. length: of the last failure, as the reader says.
+    raw: content last taken over, None where nothing is known.
     failures, retry: in a row, and when it is asked again. cost, slow: of the last slow read, and how often.
     """
 
@@ -27,7 +27,6 @@ class File:
         "failures",
         "group",
         "index",
-        "length",
         "moved",
         "plan",
         "raw",
@@ -41,7 +40,6 @@ class File:
     ) -> None:
         self.index = index
         self.start = start
-        self.length = 0
         self.moved = 0.0
         self.counters = counters
         self.plan = plan

@@ -330,10 +330,6 @@ class DeviceLane:
         """Contents of the files of a facts plan."""
         return {file.plan.path: file.raw for file in self._files}
 
-    def outcome_of(self, path: str) -> Outcome | None:
-        """Outcome of a parked file, None for one that is read."""
-        return next((self._outcome_of_file(file) for file in self._parked if file.plan.path == path), None)
-
     def demoted(self) -> list[tuple[str, float, float]]:
         """Files with a slower cadence of their own: path, period and seconds of the last read."""
         return [
@@ -444,13 +440,9 @@ class DeviceLane:
             return of_open_errno(-length - OPEN_ERROR)
         return of_read_errno(-length)
 
-    def _outcome_of_file(self, file: File) -> Outcome:
-        return self._outcome(file.length)
-
     def _failed(self, file: File, length: int, now: float) -> int:
         """Take over a failure; returns 1 where it says that the device is gone."""
         outcome = self._outcome(length)
-        file.length = length
         self.figures.count(outcome)
         self._forget(file)
         file.failures += 1
