@@ -16,6 +16,7 @@ from gpudaemon.mock.demo import Demo
 from gpudaemon.mock.mount import available
 from gpudaemon.mock.process import HostProcess
 from gpudaemon.mock.profiles import Profile, profiles
+from gpudaemon.mock.schedule import Schedule, Sensor
 from gpudaemon.mock.tree import Tree, write
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Demo",
     "HostProcess",
     "Profile",
+    "Schedule",
+    "Sensor",
     "Tree",
     "available",
     "build",

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gpudaemon.mock.live import Fault, LiveTree, Node
+from gpudaemon.mock.schedule import generate, parse
 from gpudaemon.mock.server import Server
+from gpudaemon.mock.tree import File
 from gpudaemon.mock.uevent import Uevents
 
 __all__ = ["Commands"]
@@ -38,6 +40,8 @@ class Commands:
             "fault": self.fault,
             "release": self.release,
             "clear": self.clear,
+            "drive": self.drive,
+            "undrive": self.undrive,
             "suspend": self.suspend,
             "resume": self.resume,
             "autosuspend": self.autosuspend,
@@ -83,6 +87,24 @@ class Commands:
             node.fault = None
             self._faulty.discard(node)
         return self._server.release(nodes)
+
+    def drive(self, path: str, since: float, schedule: dict[str, Any], sensor: dict[str, Any]) -> int:
+        """Let every file that matches follow a schedule; since: its moment 0 of CLOCK_MONOTONIC."""
+        nodes = self._tree.match(path)
+        links = [node.path for node in nodes if not isinstance(node.entry, File)]
+        if links:
+            raise ValueError(f"{links[0]} is a link")
+        content = generate(*parse(schedule, sensor), float(since) - time.monotonic() + self._clock())
+        for node in nodes:
+            node.driven = content
+        return len(nodes)
+
+    def undrive(self, path: str) -> int:
+        """Let the files that match follow the profile again; returns how many did not."""
+        nodes = [node for node in self._tree.match(path) if node.driven is not None]
+        for node in nodes:
+            node.driven = None
+        return len(nodes)
 
     def suspend(self, device: str) -> None:
         """Put a device to sleep until the next access."""
@@ -166,6 +188,8 @@ def _apply(fault: Fault, kind: str, **arguments: Any) -> None:
     match kind, arguments:
         case "latency", {"seconds": int() | float() as seconds} if seconds > 0 and len(arguments) == 1:
             fault.latency = float(seconds)
+        case "jitter", {"seconds": int() | float() as seconds} if seconds > 0 and len(arguments) == 1:
+            fault.jitter = float(seconds)
         case "hang", {} if not arguments:
             fault.hang = True
         case "open_errno", {"errno": int() as number} if 0 < number < 4096 and len(arguments) == 1:

@@ -7,10 +7,12 @@ Every method returns when the host has done it, and raises `ControlError` where 
 
 import json
 import socket
+import time
 from types import TracebackType
 from typing import Any
 
 from gpudaemon.errors import GpudaemonError
+from gpudaemon.mock.schedule import Schedule, Sensor
 
 __all__ = ["Control", "ControlError"]
 
@@ -72,8 +74,8 @@ class Control:
     def fault(self, path: str, kind: str, **arguments: Any) -> int:
         """Put a fault on every file that matches; returns how many. Kinds add up until released.
 
-        kind and its argument: "latency" seconds=float, "hang", "open_errno" errno=int, "read_errno" errno=int,
-        "content" content=bytes, "vanish".
+        kind and its argument: "latency" seconds=float, "jitter" seconds=float (up to so many more), "hang",
+        "open_errno" errno=int, "read_errno" errno=int, "content" content=bytes, "vanish".
         """
         content = arguments.get("content")
         if isinstance(content, bytes):
@@ -87,6 +89,30 @@ class Control:
     def clear(self) -> int:
         """Take every fault off every file; returns how many reads waited."""
         return int(self.request("clear"))
+
+    def drive(
+        self, path: str, schedule: Schedule, sensor: Sensor | None = None, *, since: float | None = None
+    ) -> int:
+        """Let every file that matches follow `schedule` as `sensor` shows it; returns how many.
+
+        since: the schedule's moment 0, as time.monotonic() counts; None for now. Each read gives the value of
+        its own moment. A second call replaces the first; faults act as ever.
+        """
+        sensor = sensor or Sensor()
+        moment = time.monotonic() if since is None else since
+        return int(
+            self.request(
+                "drive",
+                path=path,
+                since=moment,
+                schedule={"idle": schedule.idle, "pulses": list(schedule.pulses)},
+                sensor={name: getattr(sensor, name) for name in Sensor.__slots__},
+            )
+        )
+
+    def undrive(self, path: str) -> int:
+        """Let the files that match follow the profile again; returns how many did not."""
+        return int(self.request("undrive", path=path))
 
     def suspend(self, device: str) -> None:
         """Put the device to sleep until its next access."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 
 from gpudaemon.mock.power import RuntimePower, touches
-from gpudaemon.mock.tree import File, Link, Tree
+from gpudaemon.mock.tree import File, Generate, Link, Tree
 from gpudaemon.model.device import is_pci_address
 
 __all__ = ["Fault", "LiveDevice", "LiveTree", "Node"]
@@ -26,11 +26,12 @@ _POWER_FILES = (
 class Fault:
     """What is wrong with a file; kinds add up.
 
-    latency: seconds before each answer. hang: no answer until released. open_errno, read_errno: 0 for none.
-    content: served instead of the real one. vanish: unlinked.
+    latency: seconds before each answer; jitter: up to so many more, evenly spread. hang: no answer until
+    released. open_errno, read_errno: 0 for none. content: served instead of the real one. vanish: unlinked.
     """
 
     latency: float = 0.0
+    jitter: float = 0.0
     hang: bool = False
     open_errno: int = 0
     read_errno: int = 0
@@ -45,6 +46,7 @@ class Node:
     number: of the inode; 1 is the root. owner: the PCI device that takes it along when it goes.
     device: the PCI device whose file it is; touching: reading it reaches that device.
     generation: counts removals, so that descriptors opened before one are known to be stale.
+    driven: what its content follows instead of the profile's.
     """
 
     number: int
@@ -57,6 +59,7 @@ class Node:
     touching: bool = False
     generation: int = 0
     fault: Fault | None = None
+    driven: Generate | None = None
     opens: int = 0
     reads: int = 0
 
@@ -77,6 +80,8 @@ class Node:
             raise IsADirectoryError(errno.EISDIR, "not a file")
         if self.entry.error:
             raise OSError(self.entry.error, "fails in the kernel too")
+        if self.driven is not None:
+            return self.driven(seconds)
         return self.entry.at(seconds)
 
 

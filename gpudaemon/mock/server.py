@@ -7,6 +7,7 @@ links are always answered at once.
 import errno
 import heapq
 import logging
+import random
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Server:
         self._next_handle = 1
         self._parked: dict[int, _Parked] = {}
         self._due: list[tuple[float, int]] = []
+        self._jitter = random.Random(0)
         self.requests = 0
         self.reads = 0
         self.interrupts = 0
@@ -223,9 +225,9 @@ class Server:
         if node.touching and node.device is not None:
             node.device.power.touch(self._clock())
         fault = node.fault
-        if fault is not None and (fault.hang or fault.latency):
+        if fault is not None and (fault.hang or fault.latency or fault.jitter):
             now = self._clock()
-            due = None if fault.hang else now + fault.latency
+            due = None if fault.hang else now + fault.latency + fault.jitter * self._jitter.random()
             self._parked[unique] = _Parked(handle, offset, size, now, due)
             if due is not None:
                 heapq.heappush(self._due, (due, unique))
