@@ -9,9 +9,12 @@ __all__ = [
     "ATTRIBUTE_PERIOD",
     "ATTRIBUTE_READ_SECONDS",
     "BUILD_INFO",
+    "CONFIG_RELOAD_SUCCESS",
+    "CONFIG_RELOAD_TIMESTAMP",
     "DATA_AGE",
     "DECODER_FAILURES",
     "DEVICES",
+    "DEVICE_HEALTH",
     "DEVICE_MISSING",
     "DEVICE_STATE",
     "ENGINE_INFO",
@@ -19,6 +22,7 @@ __all__ = [
     "HTTP_REQUESTS",
     "MALFORMED",
     "OVERFLOW",
+    "PAUSED",
     "PROCESS_CPU",
     "PROCESS_DESCRIPTORS",
     "PROCESS_RESIDENT",
@@ -34,6 +38,7 @@ __all__ = [
     "ROWS_DROPPED",
     "SCRAPES_IN_FLIGHT",
     "SCRAPE_SECONDS",
+    "SERIES_DROPPED",
     "STUCK_LANES",
     "STUCK_READER_PROCESSES",
     "STUCK_READ_AGE",
@@ -68,6 +73,15 @@ DEVICE_STATE = Metric(
     "stale (no fresh data for another reason).",
     labels=("device", "state"),
     abi=_OWN,
+)
+DEVICE_HEALTH = Metric(
+    name="gpudaemon_device_health",
+    kind=Kind.STATESET,
+    help="Verdict about a GPU, missing ones included: ok, degraded (works, but not as it should), "
+    "failed (not to be used), unknown (no fresh data to judge by). `gpudaemon health` says why.",
+    labels=("device", "state"),
+    abi=_OWN,
+    otel="hw.status",
 )
 DEVICE_MISSING = _gauge("device_missing", "1 for a device that was here and is not any more.", ("device",))
 DATA_AGE = _gauge("device_data_age_seconds", "Age of the newest reading.", ("device",), Unit.SECONDS)
@@ -150,6 +164,20 @@ UEVENTS = _counter("daemon_uevents", "Kernel events received, by subsystem.", ("
 UEVENTS_LOST = _counter("daemon_uevents_lost", "Times the kernel dropped events; each causes a rescan.")
 RESCANS = _counter("daemon_rescans", "Scans of sysfs, by reason.", ("reason",))
 TASK_RESTARTS = _counter("daemon_task_restarts", "Tasks that failed and were started again.", ("task",))
+
+CONFIG_RELOAD_SUCCESS = _gauge(
+    "daemon_config_reload_success", "1 if the configuration could be used when it was last read."
+)
+CONFIG_RELOAD_TIMESTAMP = _gauge(
+    "daemon_config_reload_timestamp_seconds",
+    "Unix time at which the configuration was last used.",
+    (),
+    Unit.SECONDS,
+)
+PAUSED = _gauge("daemon_paused", "1 while reading is paused by `gpudaemon pause`.")
+SERIES_DROPPED = _gauge(
+    "daemon_series_dropped", "Series of the device beyond metric.limit, which are not served.", ("device",)
+)
 
 PROCESS_CPU = _counter(
     "daemon_process_cpu_seconds", "CPU time of each process of the daemon.", ("process",), Unit.SECONDS
