@@ -14,7 +14,7 @@ from gpudaemon.mock.motion import Load, integer
 from gpudaemon.mock.pci import Function, add_class_device, add_plain_power
 from gpudaemon.mock.tree import Generate, Tree
 
-__all__ = ["Card", "add_consumer_card", "add_instinct", "add_nodes", "client_fdinfo"]
+__all__ = ["NAVI33", "Board", "Card", "add_consumer_card", "add_instinct", "add_nodes", "client_fdinfo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,32 +229,62 @@ def _add_ras(tree: Tree, ras: str) -> None:
     )
 
 
-def add_consumer_card(tree: Tree, card: Card) -> None:
-    """A Navi 31 card (gc 11.0.0): every temperature, a fan, display connectors, no RAS and no partitions."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """What the consumer cards of one model have in common.
+
+    mclk: levels, MHz. lanes: of PCIe. fan: most revolutions a minute. hot: °C critical of edge, junction and
+    memory.
+    """
+
+    memory: str
+    unique_id: str
+    vbios: str
+    kind: str
+    firmware: Mapping[str, int]
+    mclk: tuple[int, ...]
+    lanes: int
+    fan: int
+    hot: tuple[int, int, int]
+
+
+NAVI31 = Board(
+    memory="hynix", unique_id="7f3c1a9e5b20d846", vbios="113-EXT86700-001", kind="cem",
+    firmware={
+        "me": 0x8E0, "pfp": 0x94E, "mec": 0x208, "rlc": 0x75, "sdma": 0x15, "smc": 0x4E7E00, "vcn": 0x711_0011,
+    },
+    mclk=(96, 456, 772, 1249), lanes=16, fan=3200, hot=(100, 110, 108),
+)  # fmt: skip
+NAVI33 = Board(
+    memory="samsung", unique_id="4b81d07e2c9f6a35", vbios="113-BRT125778.001", kind="bga",
+    firmware={
+        "me": 0x8C3, "pfp": 0x932, "mec": 0x1F8, "rlc": 0x70, "sdma": 0x14, "smc": 0x523000, "vcn": 0x711_000E,
+    },
+    mclk=(96, 456, 772, 1124), lanes=8, fan=4900, hot=(100, 100, 105),
+)  # fmt: skip
+
+
+def add_consumer_card(tree: Tree, card: Card, board: Board = NAVI31, *, display: bool = True) -> None:
+    """A Navi 3x card (gc 11.0): every temperature, a fan, display connectors, no RAS and no partitions.
+
+    display: one is plugged in.
+    """
     path = card.function.path
     _add_common(
         tree,
         card,
         {
-            "mem_info_vram_vendor": "hynix",
-            "unique_id": "7f3c1a9e5b20d846",
-            "vbios_version": "113-EXT86700-001",
-            "board_info": "type : cem",
+            "mem_info_vram_vendor": board.memory,
+            "unique_id": board.unique_id,
+            "vbios_version": board.vbios,
+            "board_info": f"type : {board.kind}",
         },
-        {
-            "me": 0x8E0,
-            "pfp": 0x94E,
-            "mec": 0x208,
-            "rlc": 0x75,
-            "sdma": 0x15,
-            "smc": 0x4E7E00,
-            "vcn": 0x711_0011,
-        },
+        board.firmware,
     )
     _add_clocks(
         tree,
         card,
-        mclk=((96, 456, 772, 1249), 1153),
+        mclk=(board.mclk, board.mclk[-1] - 96),
         socclk=((500, 1500), 1000),
         fclk=((1500, 2000), 500),
         vclk=((60, 2400), 0),
@@ -262,45 +292,62 @@ def add_consumer_card(tree: Tree, card: Card) -> None:
     )
     tree.file(
         f"{path}/pp_dpm_pcie",
-        b"0: 2.5GT/s, x16 100Mhz \n1: 8.0GT/s, x16 619Mhz \n2: 16.0GT/s, x16 619Mhz *\n",
+        "".join(
+            f"{level}: {speed}GT/s, x{board.lanes} {clock}Mhz {star}\n"
+            for level, speed, clock, star in ((0, 2.5, 100, ""), (1, 8.0, 619, ""), (2, 16.0, 619, "*"))
+        ),
         mode=0o644,
     )
     tree.file(
         f"{path}/gpu_metrics",
         generate=lambda t: metrics_v1_3(
-            card.load, t, power=card.power(t), cap=card.cap, clocks=(card.clock(t), _memory_clock(card, t))
+            card.load,
+            t,
+            power=card.power(t),
+            cap=card.cap,
+            clocks=(card.clock(t), _memory_clock(card, board, t)),
+            fan=int(board.fan * _fan(card, t)),
+            lanes=board.lanes,
         ),
     )
     chip = _add_hwmon(
-        tree, card, {1: ("edge", 35, 40, 100), 2: ("junction", 45, 40, 110), 3: ("mem", 41, 40, 108)}
+        tree,
+        card,
+        {
+            1: ("edge", 35, 40, board.hot[0]),
+            2: ("junction", 45, 40, board.hot[1]),
+            3: ("mem", 41, 40, board.hot[2]),
+        },
     )
     tree.file(f"{chip}/power1_average", generate=integer(lambda t: 1e6 * card.power(t), 1_000_000))
-    tree.file(f"{chip}/freq2_input", generate=lambda t: b"%d000000\n" % _memory_clock(card, t))
-    _add_fan(tree, card, chip)
-    _add_connectors(tree, card)
+    tree.file(f"{chip}/freq2_input", generate=lambda t: b"%d000000\n" % _memory_clock(card, board, t))
+    _add_fan(tree, card, chip, board.fan)
+    _add_connectors(tree, card, display)
 
 
-def _add_fan(tree: Tree, card: Card, chip: str) -> None:
+def _add_fan(tree: Tree, card: Card, chip: str, fastest: int) -> None:
     """Voltage and fan of the hwmon chip."""
     tree.file(f"{chip}/in0_input", generate=integer(lambda t: 680 + 400 * card.load.busy(t)))
-    tree.text(chip, in0_label="vddgfx", pwm1_min=0, pwm1_max=255, fan1_min=0, fan1_max=3200)
+    tree.text(chip, in0_label="vddgfx", pwm1_min=0, pwm1_max=255, fan1_min=0, fan1_max=fastest)
     tree.text(chip, 0o644, pwm1_enable=2, fan1_enable=0)
-    tree.file(f"{chip}/fan1_input", generate=integer(lambda t: 3200 * _fan(card, t)))
-    tree.file(f"{chip}/fan1_target", generate=integer(lambda t: 3200 * _fan(card, t)), mode=0o644)
+    tree.file(f"{chip}/fan1_input", generate=integer(lambda t: fastest * _fan(card, t)))
+    tree.file(f"{chip}/fan1_target", generate=integer(lambda t: fastest * _fan(card, t)), mode=0o644)
     tree.file(f"{chip}/pwm1", generate=integer(lambda t: 255 * _fan(card, t)), mode=0o644)
 
 
-def _memory_clock(card: Card, seconds: float) -> int:
-    return 1249 if card.load.busy(seconds) > 0.15 else 96
+def _memory_clock(card: Card, board: Board, seconds: float) -> int:
+    return board.mclk[-1] if card.load.busy(seconds) > 0.15 else board.mclk[0]
 
 
 def _fan(card: Card, seconds: float) -> float:
     return max(0.0, card.load.warm(seconds) - 0.2)  # stands still while the card is cool
 
 
-def _add_connectors(tree: Tree, card: Card) -> None:
+def _add_connectors(tree: Tree, card: Card, display: bool) -> None:
     # Reading `status` probes the display: present, so that a test sees whether anybody does.
-    for number, (kind, connected) in enumerate((("DP-1", True), ("DP-2", False), ("HDMI-A-1", False)), start=1):
+    for number, (kind, connected) in enumerate(
+        (("DP-1", display), ("DP-2", False), ("HDMI-A-1", False)), start=1
+    ):
         path = f"{card.function.path}/drm/card{card.index}/card{card.index}-{kind}"
         tree.text(path, enabled="enabled" if connected else "disabled", dpms="On" if connected else "Off")
         tree.file(f"{path}/status", b"connected\n" if connected else b"disconnected\n", mode=0o644)

@@ -1,6 +1,6 @@
 """amdgpu's gpu_metrics tables, as the driver fills them: all ones, then what the firmware knows.
 
-Layouts: drivers/gpu/drm/amd/include/kgd_pp_interface.h (gpu_metrics_v1_3, gpu_metrics_v1_6); the filling with
+Layouts: drivers/gpu/drm/amd/include/kgd_pp_interface.h (gpu_metrics_v1_3, _v1_6, _v2_1); the filling with
 all ones: drivers/gpu/drm/amd/pm/swsmu/smu_cmn.c (smu_cmn_init_soft_gpu_metrics). Linux 6.12.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from gpudaemon.mock.motion import Load
 
-__all__ = ["metrics_v1_3", "metrics_v1_6"]
+__all__ = ["metrics_v1_3", "metrics_v1_6", "metrics_v2_1"]
 
 # name -> (offset, struct code of one element)
 _V1_3: Mapping[str, tuple[int, str]] = {
@@ -77,11 +77,35 @@ _V1_6: Mapping[str, tuple[int, str]] = {
 }
 
 
+_V2_1: Mapping[str, tuple[int, str]] = {
+    "temperature_gfx": (4, "H"),
+    "temperature_soc": (6, "H"),
+    "temperature_core": (8, "H"),
+    "temperature_l3": (24, "H"),
+    "average_gfx_activity": (28, "H"),
+    "average_mm_activity": (30, "H"),
+    "system_clock_counter": (32, "Q"),
+    "average_socket_power": (40, "H"),
+    "average_soc_power": (44, "H"),
+    "average_gfx_power": (46, "H"),
+    "average_core_power": (48, "H"),
+    "average_gfxclk_frequency": (64, "H"),
+    "average_socclk_frequency": (66, "H"),
+    "average_uclk_frequency": (68, "H"),
+    "average_fclk_frequency": (70, "H"),
+    "average_vclk_frequency": (72, "H"),
+    "average_dclk_frequency": (74, "H"),
+    "current_coreclk": (88, "H"),
+    "current_l3clk": (104, "H"),
+    "throttle_status": (108, "I"),
+}
+
+
 def _pack(
-    size: int, revision: int, layout: Mapping[str, tuple[int, str]], values: Mapping[str, object]
+    size: int, version: tuple[int, int], layout: Mapping[str, tuple[int, str]], values: Mapping[str, object]
 ) -> bytes:
     table = bytearray(b"\xff" * size)
-    struct.pack_into("<HBB", table, 0, size, 1, revision)
+    struct.pack_into("<HBB", table, 0, size, *version)
     for name, value in values.items():
         offset, code = layout[name]
         elements = value if isinstance(value, Iterable) else (value,)
@@ -91,14 +115,19 @@ def _pack(
     return bytes(table)
 
 
-def metrics_v1_3(load: Load, seconds: float, *, power: float, cap: float, clocks: tuple[int, int]) -> bytes:
-    """Table of a Navi 3x card, 120 bytes. power, cap: watts; clocks: gfx and memory, MHz."""
+def metrics_v1_3(
+    load: Load, seconds: float, *, power: float, cap: float, clocks: tuple[int, int], fan: int, lanes: int
+) -> bytes:
+    """Table of a Navi 3x card, 120 bytes.
+
+    power, cap: watts; clocks: gfx and memory, MHz; fan: revolutions a minute; lanes: of PCIe.
+    """
     busy = load.busy(seconds)
     hot = 45 + int(40 * load.warm(seconds))
     limited = 1 if power > 0.97 * cap else 0  # SMU_THROTTLER_PPT0_BIT
     return _pack(
         120,
-        3,
+        (1, 3),
         _V1_3,
         {
             "temperature_edge": hot - 10,
@@ -117,8 +146,8 @@ def metrics_v1_3(load: Load, seconds: float, *, power: float, cap: float, clocks
             "current_socclk": 1500,
             "current_uclk": clocks[1],
             "throttle_status": limited,
-            "current_fan_speed": int(3200 * max(0.0, load.warm(seconds) - 0.2)),
-            "pcie_link_width": 16,
+            "current_fan_speed": fan,
+            "pcie_link_width": lanes,
             "pcie_link_speed": 160,
             "voltage_gfx": 680 + int(400 * busy),
             "indep_throttle_status": limited,
@@ -133,7 +162,7 @@ def metrics_v1_6(load: Load, seconds: float, *, power: float, clock: int, partit
     mean = (load.low + load.high) / 2
     return _pack(
         1664,
-        6,
+        (1, 6),
         _V1_6,
         {
             "temperature_hotspot": 40 + int(50 * load.warm(seconds)),
@@ -174,5 +203,42 @@ def metrics_v1_6(load: Load, seconds: float, *, power: float, clock: int, partit
             "current_dclk0": [25] * 4,
             "current_uclk": 1300 if busy > 0.1 else 900,
             "num_partition": partitions,
+        },
+    )
+
+
+def metrics_v2_1(load: Load, seconds: float, *, power: float, clocks: tuple[int, int]) -> bytes:
+    """Table of a Phoenix APU, 120 bytes. power: watts of the package; clocks: gfx and memory, MHz.
+
+    Temperatures are hundredths of °C, powers mW and the activity hundredths of a percent; the current clocks,
+    the CPU's power as a whole and the fan stay all ones (pm/swsmu/smu13/smu_v13_0_4_ppt.c).
+    """
+    busy = load.busy(seconds)
+    warm = 25 + 55 * load.warm(seconds)
+    return _pack(
+        120,
+        (2, 1),
+        _V2_1,
+        {
+            "temperature_gfx": int(100 * warm),
+            "temperature_soc": int(100 * (warm + 2)),
+            "temperature_core": [int(100 * (warm + core % 3)) for core in range(8)],
+            "temperature_l3": int(100 * warm),
+            "average_gfx_activity": int(10_000 * busy),
+            "average_mm_activity": 0,
+            "system_clock_counter": int(seconds * 1e9) + 86_400 * 10**9,
+            "average_socket_power": int(1000 * power),
+            "average_soc_power": int(250 * power),
+            "average_gfx_power": int(500 * power),
+            "average_core_power": [int(1000 * power / 40)] * 8,
+            "average_gfxclk_frequency": clocks[0],
+            "average_socclk_frequency": 400 + int(800 * busy),
+            "average_uclk_frequency": clocks[1],
+            "average_fclk_frequency": 2 * clocks[1] - 400,
+            "average_vclk_frequency": 800,
+            "average_dclk_frequency": 800,
+            "current_coreclk": [1400 + int(2000 * busy)] * 8,
+            "current_l3clk": 1400 + int(2000 * busy),
+            "throttle_status": 0,
         },
     )

@@ -130,16 +130,19 @@ class LiveTree:
         for path, node in self.paths.items():
             name = posixpath.basename(path)
             if node.entry is None and path.startswith("sys/devices/") and is_pci_address(name):
-                delay = node.children[b"power"].children[b"autosuspend_delay_ms"].entry
+                power = node.children[b"power"].children
+                delay, status = power[b"autosuspend_delay_ms"].entry, power[b"runtime_status"].entry
                 idle = int(delay.content) if isinstance(delay, File) and not delay.error else None
+                active = isinstance(status, File) and status.content == b"active\n"
                 bridge = any(
                     is_pci_address(child.decode()) and below.entry is None
                     for child, below in node.children.items()
                 )
-                # A bridge stays awake while something below it is awake; here it always is.
-                self.devices[name] = LiveDevice(
-                    name, path, RuntimePower(None if bridge else idle), bridge=bridge
-                )
+                self.devices[name] = LiveDevice(name, path, RuntimePower(idle, active), bridge=bridge)
+        for device in self.devices.values():
+            above = self.devices.get(posixpath.basename(posixpath.dirname(device.path)))
+            if above is not None:
+                above.power.below.append(device.power)
 
     def _assign(self) -> None:
         by_path = {device.path: device for device in self.devices.values()}

@@ -7,6 +7,7 @@ as of Linux 6.12; Documentation/ABI/testing/sysfs-bus-pci and sysfs-devices-powe
 import errno
 from dataclasses import dataclass
 
+from gpudaemon.mock.motion import integer
 from gpudaemon.mock.tree import Tree
 
 __all__ = [
@@ -47,9 +48,11 @@ class Function:
     vendor, device, subsystem, pci_class: ids; `subsystem` is (vendor, device), (0, 0) for bridges.
     link: (GT/s, lanes) now, best: the same at most.
     node: NUMA node, -1 where the firmware does not say; cpus: CPUs of that node, first and last.
+        None for both where it is no PCI Express function.
     group: IOMMU group, None without an IOMMU.
     autosuspend: milliseconds of idleness after which runtime PM puts it to sleep; None where the driver keeps
         it awake (`control` says `on` and autosuspend_delay_ms fails with EIO).
+    asleep: runtime PM has put it to sleep, and it stays so until somebody uses it.
     root: a root port, which also counts the errors reported to it.
     """
 
@@ -60,12 +63,13 @@ class Function:
     pci_class: int
     revision: int = 0
     driver: str
-    link: tuple[str, int]
-    best: tuple[str, int]
+    link: tuple[str, int] | None
+    best: tuple[str, int] | None
     node: int
     cpus: tuple[int, int]
     group: int | None = None
     autosuspend: int | None = None
+    asleep: bool = False
     bars: tuple[Bar, ...] = ()
     root: bool = False
 
@@ -105,15 +109,22 @@ def add_plain_power(tree: Tree, path: str) -> None:
 
 
 def add_class_device(
-    tree: Tree, path: str, class_name: str, numbers: tuple[int, int] | None, uevent: str
+    tree: Tree,
+    path: str,
+    class_name: str,
+    numbers: tuple[int, int] | None,
+    uevent: str,
+    *,
+    parent: str = "",
 ) -> None:
     """A device of a class: its directory, `device` and `subsystem` links and the class link to it.
 
-    path: below the parent's directory and one or two levels deep (`…/drm/card0`, `…/hwmon/hwmon3`).
+    path: two levels below its parent (`…/drm/card0`, `…/hwmon/hwmon3`), or with `parent` wherever it is: a
+    device of a class has its children without such a level between (drivers/base/core.c, get_device_parent).
     numbers: major and minor of the node, None where there is none. uevent: lines after MAJOR and MINOR.
     """
     name = path.rsplit("/", 1)[1]
-    parent = path.rsplit("/", 2)[0]
+    parent = parent or path.rsplit("/", 2)[0]
     if numbers is not None:
         major, minor = numbers
         tree.file(f"{path}/dev", f"{major}:{minor}\n")
@@ -141,11 +152,7 @@ def add_function(tree: Tree, function: Function, total_cpus: int) -> None:
         revision=f"0x{function.revision:02x}",
         local_cpus=_cpumap(first, last, total_cpus),
         local_cpulist=f"{first}-{last}",
-        current_link_speed=f"{function.link[0]} GT/s PCIe",
-        current_link_width=function.link[1],
-        max_link_speed=f"{function.best[0]} GT/s PCIe",
-        max_link_width=function.best[1],
-        power_state="D0",
+        power_state="D3cold" if function.asleep else "D0",
         irq=64 + sum(map(ord, function.address)) % 128,
         ari_enabled=0,
         dma_mask_bits=48,
@@ -158,7 +165,7 @@ def add_function(tree: Tree, function: Function, total_cpus: int) -> None:
     _add_identity(tree, function)
     _add_resources(tree, function)
     _add_power(tree, function)
-    _add_aer(tree, function)
+    _add_express(tree, function)
     tree.link(f"{path}/subsystem", "sys/bus/pci")
     tree.link(f"{path}/driver", f"sys/bus/pci/drivers/{function.driver}")
     tree.link(f"sys/bus/pci/devices/{function.address}", path)
@@ -207,8 +214,12 @@ def _add_resources(tree: Tree, function: Function) -> None:
 
 def _add_power(tree: Tree, function: Function) -> None:
     power = f"{function.path}/power"
-    tree.text(power, runtime_status="active", runtime_suspended_time=0)
-    tree.file(f"{power}/runtime_active_time", generate=lambda seconds: b"%d\n" % (60_000 + int(seconds * 1000)))
+    tree.text(power, runtime_status="suspended" if function.asleep else "active")
+    # A minute awake before the host started, for the driver's probe; then one of the two goes on.
+    counting, standing = ("suspended", "active") if function.asleep else ("active", "suspended")
+    began = 0 if function.asleep else 60_000
+    tree.file(f"{power}/runtime_{standing}_time", f"{60_000 - began}\n")
+    tree.file(f"{power}/runtime_{counting}_time", generate=integer(lambda seconds: began + seconds * 1000))
     delay = function.autosuspend
     tree.file(f"{power}/control", b"on\n" if delay is None else b"auto\n", mode=0o644)
     if delay is None:
@@ -217,7 +228,14 @@ def _add_power(tree: Tree, function: Function) -> None:
         tree.file(f"{power}/autosuspend_delay_ms", b"%d\n" % delay, mode=0o644)
 
 
-def _add_aer(tree: Tree, function: Function) -> None:
+def _add_express(tree: Tree, function: Function) -> None:
+    """Link and errors of a PCI Express function."""
+    if function.link is None or function.best is None:
+        return
+    for prefix, (speed, width) in (("current", function.link), ("max", function.best)):
+        tree.text(
+            function.path, **{f"{prefix}_link_speed": f"{speed} GT/s PCIe", f"{prefix}_link_width": width}
+        )
     for severity, names, total in (
         ("correctable", _CORRECTABLE, "TOTAL_ERR_COR"),
         ("nonfatal", _UNCORRECTABLE, "TOTAL_ERR_NONFATAL"),

@@ -7,7 +7,7 @@ background: the state at a moment follows from the accesses before it.
 """
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["CORE_FILES", "RuntimePower", "touches"]
 
@@ -65,7 +65,8 @@ class RuntimePower:
 
     delay: autosuspend_delay_ms, None where the device stays awake (`control` is `on`).
     accesses: reads that reached the device; suspended_accesses: of those, the ones that woke it.
-    last_access: seconds, None before the first.
+    last_access: seconds, None before the first. below: devices behind a bridge, which stays awake while one of
+    them is; since: when the state last changed, for their bridge.
     """
 
     delay: int | None
@@ -77,15 +78,29 @@ class RuntimePower:
     accesses: int = 0
     suspended_accesses: int = 0
     last_access: float | None = None
+    below: list["RuntimePower"] = field(default_factory=list)
+    since: float = 0.0
 
     def advance(self, now: float) -> None:
         """Bring the state up to `now`: fall asleep at the moment the delay ran out, account the time."""
+        for device in self.below:
+            device.advance(now)
+            if device.active:
+                self._change(True, max(device.since, self.accounted))
+                self.busy_at = now
+            else:
+                self.busy_at = max(self.busy_at, device.since)
         if self.active and self.delay is not None:
             asleep_at = self.busy_at + self.delay / 1000
             if asleep_at <= now:
-                self._account(asleep_at)
-                self.active = False
+                self._change(False, max(asleep_at, self.accounted))
         self._account(now)
+
+    def _change(self, active: bool, moment: float) -> None:
+        if active != self.active:
+            self._account(moment)
+            self.active = active
+            self.since = moment
 
     def _account(self, until: float) -> None:
         passed = until - self.accounted
@@ -106,12 +121,12 @@ class RuntimePower:
     def suspend(self, now: float) -> None:
         """Put it to sleep now, until the next access."""
         self.advance(now)
-        self.active = False
+        self._change(False, now)
 
     def resume(self, now: float) -> None:
         """Wake it; the delay starts again."""
         self.advance(now)
-        self.active = True
+        self._change(True, now)
         self.busy_at = now
 
     def autosuspend(self, now: float, delay: int | None) -> None:

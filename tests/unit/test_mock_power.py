@@ -82,3 +82,30 @@ def test_told_to_sleep_and_to_wake() -> None:
 
 def test_other_files_are_not_its_business() -> None:
     assert RuntimePower(delay=None).read("gpu_busy_percent", 0) is None
+
+
+def test_a_bridge_sleeps_after_the_last_device_below_it() -> None:
+    first, second = RuntimePower(delay=1000, active=False), RuntimePower(delay=3000, active=False)
+    bridge = RuntimePower(delay=100, active=False, below=[first, second])
+    root = RuntimePower(delay=100, active=False, below=[bridge])
+    assert root.read("power/runtime_status", 5.0) == b"suspended\n"
+    first.touch(10.0)
+    assert root.read("power/runtime_status", 10.5) == b"active\n"
+    second.touch(10.6)
+    assert (bridge.read("power/runtime_status", 13.6), second.active) == (b"active\n", False)
+    assert root.read("power/runtime_status", 13.75) == b"active\n"  # the bridge below it fell asleep at 13.7
+    assert bridge.read("power_state", 13.75) == b"D3cold\n"
+    assert root.read("power/runtime_status", 13.85) == b"suspended\n"
+    assert not (bridge.accesses or root.accesses)
+    # Read late, the times are the same: asleep until 10.0, awake to 13.8, then asleep again.
+    assert root.read("power/runtime_suspended_time", 20.0) in (b"16200\n", b"16199\n")
+
+
+def test_a_bridge_that_is_read_wakes_alone() -> None:
+    device = RuntimePower(delay=1000, active=False)
+    bridge = RuntimePower(delay=100, active=False, below=[device])
+    bridge.touch(2.0)
+    assert (bridge.suspended_accesses, device.suspended_accesses) == (1, 0)
+    assert bridge.read("power/runtime_status", 2.05) == b"active\n"
+    assert device.read("power/runtime_status", 2.05) == b"suspended\n"
+    assert bridge.read("power/runtime_status", 2.15) == b"suspended\n"
