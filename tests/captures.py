@@ -65,7 +65,9 @@ def _copy(source: str, target: str) -> None:
                 continue
             with open(path, "rb") as file:
                 content = file.read()
-            if len(content) >= 4096 and name != "config":
+            if name == "gpu_metrics":
+                content = content[: int.from_bytes(content[:2], "little")]  # its header says how long it is
+            elif len(content) >= 4096 and name != "config":
                 content = content.rstrip(b"\0")
             _write(os.path.join(target, os.path.relpath(path, source)), content)
 

@@ -13,9 +13,9 @@ from functools import cache
 from gpudaemon.drivers import Facts
 from gpudaemon.model.attribute import Attribute, Rows
 from gpudaemon.model.device import Device
-from gpudaemon.model.metric import Series
+from gpudaemon.model.metric import Metric, Series
 
-__all__ = ["Collector", "Constant", "collectors"]
+__all__ = ["Collector", "Constant", "collectors", "subjects"]
 
 Constant = tuple[Series, float]
 """A series whose value is known from names and facts alone, such as an `_info`."""
@@ -25,6 +25,7 @@ Constant = tuple[Series, float]
 class Collector:
     """One subject.
 
+    emits: the rows of the metric table this collector, or what is derived from it, can fill.
     wants: whether this collector looks at a device at all.
     needs: device -> static files it must know first, relative to the device.
     attributes: device, facts -> what to sample.
@@ -36,6 +37,7 @@ class Collector:
     needs: Callable[[Device], Sequence[str]]
     attributes: Callable[[Device, Facts], Sequence[Attribute | Rows]]
     constants: Callable[[Device, Facts], Sequence[Constant]]
+    emits: tuple[Metric, ...] = ()
 
 
 @cache
@@ -47,3 +49,11 @@ def collectors() -> Mapping[str, Collector]:
         if collector is not None:
             found[collector.name] = collector
     return found
+
+
+@cache
+def subjects() -> Mapping[str, frozenset[str]]:
+    """Names of the metrics each collector can give, by the collector's name."""
+    return {
+        name: frozenset(metric.name for metric in collector.emits) for name, collector in collectors().items()
+    }

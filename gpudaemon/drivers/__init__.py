@@ -28,9 +28,11 @@ class GpuDriver:
         every device no other driver claims.
     vendor: the vendor's name as a label value; empty where the driver serves many.
     identity: label of `gpudaemon_gpu_info` -> file below the device it is read from.
-    emits: the rows of the metric table this driver can fill.
+    emits: the rows of the metric table this driver, or what is derived from it, can fill.
     needs: device -> further static files `attributes` must know (identity files are always read).
     attributes: device, facts -> what to sample.
+    fast_chip: name of its hwmon chip, where power, clocks and temperatures cost registers or a firmware table
+        in memory: cheap enough for ten readings a second.
     """
 
     kernel_driver: str
@@ -39,6 +41,7 @@ class GpuDriver:
     emits: tuple[Metric, ...]
     needs: Callable[[Device], Sequence[str]]
     attributes: Callable[[Device, Facts], Sequence[Attribute | Rows]]
+    fast_chip: str = ""
 
 
 @cache

@@ -4,6 +4,10 @@ Temperatures, power, fans and voltages come from the chip below `hwmon/` and are
 chip. A file the ASIC lacks is not listed and so never planned; files of an ASIC that lists but cannot fill
 them answer EOPNOTSUPP or an empty line.
 
+Load, power, clocks and temperatures are fast: the driver keeps the firmware's table for a millisecond, so a
+reading of them all costs one or two transfers (drivers/gpu/drm/amd/pm/swsmu/smu_cmn.c,
+smu_cmn_get_metrics_table).
+
 drivers/gpu/drm/amd/pm/amdgpu_pm.c, Documentation/gpu/amdgpu/driver-misc.rst and thermal.rst,
 drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c.
 """
@@ -18,6 +22,7 @@ from gpudaemon.model.attribute import TEXT_LIMIT, Attribute, Cadence, Decode, Ro
 from gpudaemon.model.device import Device
 from gpudaemon.model.metric import Metric, Series
 from gpudaemon.parsers.dpm import clock_levels, pcie_levels
+from gpudaemon.parsers.gpu_metrics import THROTTLE_REASONS, has_throttle_status, throttle_reasons
 from gpudaemon.parsers.integer import percentage, quotient, words
 from gpudaemon.parsers.ras import PAGE_STATES, bad_pages, error_counts
 from gpudaemon.parsers.text import text, text_or_empty
@@ -56,12 +61,14 @@ _FIRMWARE = re.compile(r"fw_version/([a-z0-9_]{1,32})_fw_version", re.ASCII)
 _AVAILABLE = ("available_compute_partition", "available_memory_partition")
 _BAD_PAGES_LIMIT = 65536
 """The list of bad pages is a binary attribute and may exceed a page: 29 bytes a line."""
+_METRICS_LIMIT = 8192
+"""The driver gives at most a page; what fills its buffer counts as oversized."""
 
 _whole = quotient()
 
 
 def _needs(device: Device) -> Sequence[str]:
-    return [name for name in _AVAILABLE if name in device.names]
+    return [name for name in (*_AVAILABLE, "gpu_metrics") if name in device.names]
 
 
 def _attribute(
@@ -76,7 +83,8 @@ def _attribute(
 def _load(device: Device) -> Iterator[Attribute]:
     for path, engine in _ENGINES.items():
         series = Series(gpu.BUSY, (device.id, engine))
-        yield from _attribute(device, path, Cadence.NORMAL, percentage, series)
+        cadence = Cadence.FAST if engine == "gfx" else Cadence.NORMAL
+        yield from _attribute(device, path, cadence, percentage, series)
     for pool in _POOLS:
         used = Series(gpu.MEMORY_USED, (device.id, pool))
         yield from _attribute(device, f"mem_info_{pool}_used", Cadence.NORMAL, _whole, used)
@@ -119,6 +127,15 @@ def _errors(device: Device) -> Iterator[Attribute]:
         yield Attribute("ras/gpu_vram_bad_pages", Cadence.SLOW, series, bad_pages, _BAD_PAGES_LIMIT)
 
 
+def _throttling(device: Device, facts: Facts) -> Iterator[Attribute]:
+    """The firmware's table, on chips whose table names throttling in bits that mean the same on all of them."""
+    table = facts.get("gpu_metrics")
+    if table is None or has_throttle_status(table):
+        series = (Series(gpu.THROTTLED, (device.id, reason)) for reason in THROTTLE_REASONS)
+        if "gpu_metrics" in device.names:
+            yield Attribute("gpu_metrics", Cadence.NORMAL, tuple(series), throttle_reasons, _METRICS_LIMIT)
+
+
 def _partitions(facts: Facts, available: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The modes the card offers (`SPX, DPX`); all that exist where it does not say or says nonsense."""
     offered = [word.strip() for word in text_or_empty(facts.get(available)).split(",")]
@@ -155,13 +172,15 @@ def _firmware(device: Device) -> Iterator[Rows]:
     for path in sorted(device.names):
         found = _FIRMWARE.fullmatch(path)
         if found is not None:
-            yield Rows(path, Cadence.STATIC, _firmware_row(device.id, found.group(1)), limit=64, bound=1)
+            decode = _firmware_row(device.id, found.group(1))
+            yield Rows(path, Cadence.STATIC, decode, (gpu.FIRMWARE_INFO,), limit=64, bound=1)
 
 
 def _attributes(device: Device, facts: Facts) -> Sequence[Attribute | Rows]:
     return [
         *_load(device),
         *_clocks(device),
+        *_throttling(device, facts),
         *_errors(device),
         *_states(device, facts),
         *_firmware(device),
@@ -182,6 +201,7 @@ DRIVER = GpuDriver(
     },
     emits=(
         gpu.BUSY,
+        *gpu.BUSY_WINDOW,
         gpu.MEMORY_USED,
         gpu.MEMORY_TOTAL,
         gpu.CLOCK_LEVEL,
@@ -189,6 +209,8 @@ DRIVER = GpuDriver(
         gpu.PCIE_LEVEL_TRANSFERS,
         gpu.PCIE_LEVEL_WIDTH,
         gpu.PCIE_REPLAYS,
+        gpu.THROTTLED,
+        gpu.THROTTLED_SECONDS,
         gpu.RAS_ERRORS,
         gpu.RAS_BAD_PAGES,
         gpu.PERFORMANCE_LEVEL,
@@ -201,4 +223,5 @@ DRIVER = GpuDriver(
     ),
     needs=_needs,
     attributes=_attributes,
+    fast_chip="amdgpu",
 )

@@ -1,4 +1,5 @@
-"""The one metric table. One module per subject; each public value that is a `Metric` is a row.
+"""The one metric table. One module per subject; each public value that is a `Metric` is a row, a `WindowRows`
+is three.
 
 Exposition, reference, dashboards, alerts and tests all read `table()`.
 """
@@ -7,6 +8,7 @@ import importlib
 import pkgutil
 from functools import cache
 
+from gpudaemon.metrics.windows import WindowRows
 from gpudaemon.model.metric import Metric
 
 __all__ = ["table"]
@@ -18,7 +20,9 @@ def table() -> tuple[Metric, ...]:
     rows: list[Metric] = []
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         values = vars(importlib.import_module(f"{__name__}.{module.name}"))
-        rows += [
-            value for name, value in values.items() if isinstance(value, Metric) and not name.startswith("_")
-        ]
+        for name, value in values.items():
+            if isinstance(value, Metric) and not name.startswith("_"):
+                rows.append(value)
+            elif isinstance(value, WindowRows):
+                rows += value
     return tuple(rows)

@@ -4,8 +4,14 @@ Rows are neutral: a driver fills those it can. Limits share a row per quantity, 
 word in `limit` (crit, emergency, cap, cap_max): one query shows the distance to every limit. Power that the
 chip measures momentarily and as an average are two rows, and `gpudaemon_gpu_power_watts` is there for either,
 so that a sum over hosts neither misses cards nor counts them twice.
+
+Rows that are read fast also have their minimum, maximum and mean over fixed windows of time, and some have a
+counter of what they amounted to, so that nothing between two scrapes is lost: see docs/windows.md.
 """
 
+from collections.abc import Mapping
+
+from gpudaemon.metrics.windows import WindowRows, window_rows
 from gpudaemon.model.metric import Kind, Metric, Unit
 
 _HWMON = "Documentation/hwmon/sysfs-interface.rst"
@@ -69,6 +75,7 @@ BUSY = _gauge(
     f"{_AMDGPU_PM}: gpu_busy_percent, mem_busy_percent, vcn_busy_percent",
     otel="hw.gpu.utilization",
 )
+BUSY_WINDOW = window_rows(BUSY)
 MEMORY_USED = _gauge(
     "gpudaemon_gpu_memory_used_bytes",
     Unit.BYTES,
@@ -93,6 +100,7 @@ CLOCK = _gauge(
     ("device", "clock"),
     f"{_AMDGPU_PM}: freq[1-*]_input",
 )
+CLOCK_WINDOW = window_rows(CLOCK)
 CLOCK_LEVEL = _gauge(
     "gpudaemon_gpu_clock_level_hertz",
     Unit.HERTZ,
@@ -145,6 +153,22 @@ RAS_BAD_PAGES = _gauge(
     "drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c: ras/gpu_vram_bad_pages",
 )
 
+THROTTLED = _gauge(
+    "gpudaemon_gpu_throttled",
+    Unit.NONE,
+    "1 while the firmware holds clocks down for this reason: power, current, thermal, other.",
+    ("device", "reason"),
+    "drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics, indep_throttle_status",
+)
+THROTTLED_SECONDS = Metric(
+    name="gpudaemon_gpu_throttled_seconds_total",
+    kind=Kind.COUNTER,
+    unit=Unit.SECONDS,
+    help="Time the firmware was seen holding clocks down for this reason.",
+    labels=("device", "reason"),
+    abi="drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics, indep_throttle_status",
+)
+
 PERFORMANCE_LEVEL = Metric(
     name="gpudaemon_gpu_performance_level",
     kind=Kind.STATESET,
@@ -175,6 +199,7 @@ TEMPERATURE = _gauge(
     f"{_HWMON}: temp[1-*]_input",
     otel="hw.temperature",
 )
+TEMPERATURE_WINDOW = window_rows(TEMPERATURE)
 TEMPERATURE_LIMIT = _gauge(
     "gpudaemon_gpu_temperature_limit_celsius",
     Unit.CELSIUS,
@@ -182,6 +207,14 @@ TEMPERATURE_LIMIT = _gauge(
     _LIMIT,
     f"{_HWMON}: temp[1-*]_{{crit,emergency,...}}",
     otel="hw.temperature.limit",
+)
+TEMPERATURE_ABOVE_CRITICAL = Metric(
+    name="gpudaemon_gpu_temperature_above_critical_seconds_total",
+    kind=Kind.COUNTER,
+    unit=Unit.SECONDS,
+    help="Time the temperature was seen at its critical limit or above.",
+    labels=_SENSOR,
+    abi=f"{_HWMON}: temp[1-*]_input, temp[1-*]_crit",
 )
 THERMAL_CAP = _gauge(
     "gpudaemon_gpu_thermal_cap_celsius",
@@ -198,6 +231,7 @@ POWER = _gauge(
     f"{_HWMON}: power[1-*]_{{input,average}}",
     otel="hw.power",
 )
+POWER_WINDOW = window_rows(POWER)
 POWER_AVERAGE = _gauge(
     "gpudaemon_gpu_power_average_watts",
     Unit.WATTS,
@@ -212,13 +246,30 @@ POWER_LIMIT = _gauge(
     _LIMIT,
     f"{_HWMON}: power[1-*]_{{cap,max,crit,...}}",
 )
+POWER_ABOVE_CAP = Metric(
+    name="gpudaemon_gpu_power_above_cap_seconds_total",
+    kind=Kind.COUNTER,
+    unit=Unit.SECONDS,
+    help="Time the power was seen at the cap in force or above.",
+    labels=_SENSOR,
+    abi=f"{_HWMON}: power[1-*]_{{input,average}}, power[1-*]_cap",
+)
+POWER_SENSOR_UPDATE = _gauge(
+    "gpudaemon_gpu_power_sensor_update_seconds",
+    Unit.SECONDS,
+    "Time between two changes of what the power sensor says, median of the last; no sample while it changes "
+    "at nearly every reading, for then it is shorter than can be seen.",
+    _SENSOR,
+    f"{_HWMON}: power[1-*]_{{input,average}}",
+)
 ENERGY = Metric(
     name="gpudaemon_gpu_energy_joules_total",
     kind=Kind.COUNTER,
     unit=Unit.JOULES,
-    help="Energy used since the driver was loaded or the GPU last woke.",
-    labels=_SENSOR,
-    abi=f"{_HWMON}: energy[1-*]_input",
+    help="Energy used: hardware counts since the driver was loaded or the GPU last woke; integrated is power "
+    "summed up over the time the daemon saw it, where the GPU has no counter.",
+    labels=("device", "sensor", "source"),
+    abi=f"{_HWMON}: energy[1-*]_input, power[1-*]_{{input,average}}",
     otel="hw.energy",
 )
 BOARD_POWER = _gauge(
@@ -301,3 +352,11 @@ PWM_ENABLE = _gauge(
     _SENSOR,
     f"{_HWMON}: pwm[1-*]_enable",
 )
+
+WINDOWS: Mapping[Metric, WindowRows] = {
+    BUSY: BUSY_WINDOW,
+    CLOCK: CLOCK_WINDOW,
+    TEMPERATURE: TEMPERATURE_WINDOW,
+    POWER: POWER_WINDOW,
+}
+"""Rows that have windows where they are read fast."""

@@ -57,11 +57,13 @@ class Rows:
     """One file whose series are found in its content: AER counters, clock levels, fdinfo.
 
     decode: bytes -> rows; raises `gpudaemon.errors.Malformed` and nothing else.
+    metrics: the rows of the metric table the content can fill.
     bound: most rows taken of one reading; what is beyond is dropped and counted.
     """
 
     path: str
     cadence: Cadence
     decode: Callable[[bytes], Iterable[Row]]
+    metrics: tuple[Metric, ...]
     limit: int = TEXT_LIMIT
     bound: int = 256

@@ -23,6 +23,7 @@ class Outcome(enum.Enum):
     HUNG = "hung"
     SUSPENDED = "suspended"
     RESTING = "resting"
+    PAUSED = "paused"
     STALE = "stale"
 
 

@@ -1,5 +1,7 @@
 """The amdgpu plan: what it takes of the names it is given, and how often."""
 
+import struct
+
 import pytest
 
 from gpudaemon.drivers import driver_for, drivers
@@ -37,6 +39,7 @@ NAMES = [
     "xgmi_error",
     "pcie_bw",
     "pp_table",
+    "gpu_metrics",
 ]
 
 
@@ -78,14 +81,23 @@ def test_every_series_is_announced_and_every_row_announced_is_in_the_table() -> 
     }
     firmware = plan({}, *NAMES)["fw_version/smc_fw_version"]
     used |= {metric for metric, _, _ in firmware.decode(b"0x003a5600\n")}
-    assert used == set(DRIVER.emits)
+    derived = {*gpu.BUSY_WINDOW, gpu.THROTTLED_SECONDS}
+    assert used | derived == set(DRIVER.emits)
+    assert not used & derived
     assert set(DRIVER.emits) <= set(table())
 
 
 def test_load_is_read_often_and_what_costs_or_rests_seldom() -> None:
     planned = plan({}, *NAMES)
     normal = {path for path, one in planned.items() if one.cadence is Cadence.NORMAL}
-    assert {"gpu_busy_percent", "mem_info_vram_used", "pp_dpm_sclk", "board/node_power"} <= normal
+    assert {
+        "mem_busy_percent",
+        "mem_info_vram_used",
+        "pp_dpm_sclk",
+        "board/node_power",
+        "gpu_metrics",
+    } <= normal
+    assert {path for path, one in planned.items() if one.cadence is Cadence.FAST} == {"gpu_busy_percent"}
     for path in (
         "ras/umc_err_count",
         "pcie_replay_count",
@@ -95,6 +107,27 @@ def test_load_is_read_often_and_what_costs_or_rests_seldom() -> None:
     ):
         assert planned[path].cadence is Cadence.SLOW
     assert planned["fw_version/smc_fw_version"].cadence is Cadence.STATIC
+
+
+def test_the_firmware_table_is_read_where_its_bits_are_known() -> None:
+    table = struct.pack("<HBB116x", 120, 1, 3)
+    for facts, wanted in (
+        ({}, True),
+        ({"gpu_metrics": None}, True),
+        ({"gpu_metrics": table}, True),
+        ({"gpu_metrics": struct.pack("<HBB1660x", 1664, 1, 6)}, False),
+        ({"gpu_metrics": struct.pack("<HBB116x", 120, 2, 1)}, False),
+        ({"gpu_metrics": b"\x78"}, False),
+    ):
+        assert ("gpu_metrics" in plan(facts, "gpu_metrics")) is wanted, facts
+    assert "gpu_metrics" not in plan({"gpu_metrics": table}, "vendor")
+    planned = plan({}, "gpu_metrics")["gpu_metrics"]
+    assert isinstance(planned, Attribute)
+    assert [series.values for series in planned.series] == [
+        ("0000:03:00.0", reason) for reason in ("power", "current", "thermal", "other")
+    ]
+    assert planned.limit > 4096  # a page that is full is no overflow
+    assert DRIVER.needs(card("gpu_metrics")) == ["gpu_metrics"]
 
 
 def test_identity_labels_are_those_of_the_info_row() -> None:

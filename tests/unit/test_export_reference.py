@@ -30,5 +30,5 @@ def test_sections_and_cells() -> None:
 
 def test_every_row_of_the_table_has_one_line_of_six_cells() -> None:
     lines = [line for line in reference(table()).splitlines() if line.startswith("| `")]
-    assert [line.split("`")[1] for line in sorted(lines)] == sorted(row.name for row in table())
+    assert sorted(line.split("`")[1] for line in lines) == sorted(row.name for row in table())
     assert {line.replace("\\|", "").count("|") for line in lines} <= {7}

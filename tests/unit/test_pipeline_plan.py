@@ -10,7 +10,7 @@ from gpudaemon.mock import build
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.forbidden import is_forbidden
 from gpudaemon.model.metric import Kind
-from gpudaemon.pipeline.plan import GATE, facts_needed, facts_plan, make_plan, reader_plan
+from gpudaemon.pipeline.plan import GATE, Selection, facts_needed, facts_plan, make_plan, reader_plan
 
 PATH = "devices/pci0000:00/0000:03:00.0"
 
@@ -44,10 +44,10 @@ def test_the_gate_is_file_zero_where_there_is_one() -> None:
 
 def test_collectors_that_are_off_plan_nothing() -> None:
     one = device("gpu_busy_percent", "vbios_version", "current_link_speed", GATE)
-    assert facts_needed(one, ()) == ()
-    plan = make_plan(one, {}, ())
+    assert facts_needed(one, Selection(frozenset())) == ()
+    plan = make_plan(one, {}, Selection(frozenset()))
     assert (plan.blocks, [file.path for file in plan.files]) == ({}, [GATE])
-    some = make_plan(one, {}, ("pcie",))
+    some = make_plan(one, {}, Selection(frozenset({"pcie"})))
     assert "gpu_busy_percent" not in [file.path for file in some.files]
     assert gpu.INFO not in some.blocks
 

@@ -7,11 +7,11 @@ where its file is absent. Partitions get an info of their own and nothing else: 
 from collections.abc import Sequence
 
 from gpudaemon.collectors import Collector, Constant
-from gpudaemon.drivers import Facts, driver_for
+from gpudaemon.drivers import Facts, driver_for, drivers
 from gpudaemon.metrics import gpu
 from gpudaemon.model.attribute import Attribute, Rows
 from gpudaemon.model.device import Device, DeviceKind
-from gpudaemon.model.metric import Series
+from gpudaemon.model.metric import Metric, Series
 from gpudaemon.parsers.text import text_or_empty
 
 __all__ = ["COLLECTOR"]
@@ -55,4 +55,19 @@ def _constants(device: Device, facts: Facts) -> Sequence[Constant]:
     return [(Series(metric, tuple(labels.get(label, "") for label in metric.labels)), 1.0)]
 
 
-COLLECTOR = Collector(name="gpu", wants=_wants, needs=_needs, attributes=_attributes, constants=_constants)
+def _emits() -> tuple[Metric, ...]:
+    """What any driver can fill, each once."""
+    found: dict[Metric, None] = {gpu.INFO: None, gpu.PARTITION_INFO: None}
+    for driver in drivers().values():
+        found |= dict.fromkeys(driver.emits)
+    return tuple(found)
+
+
+COLLECTOR = Collector(
+    name="gpu",
+    emits=_emits(),
+    wants=_wants,
+    needs=_needs,
+    attributes=_attributes,
+    constants=_constants,
+)

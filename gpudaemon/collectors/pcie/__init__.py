@@ -87,7 +87,7 @@ def _attributes(device: Device, _facts: Facts) -> Sequence[Attribute | Rows]:
         if path in device.names
     ]
     planned += [
-        Rows(path, Cadence.SLOW, _aer_rows(device.id, severity))
+        Rows(path, Cadence.SLOW, _aer_rows(device.id, severity), (pcie.AER_ERRORS, pcie.AER_MESSAGES))
         for path, severity in _AER.items()
         if path in device.names
     ]
@@ -105,4 +105,18 @@ def _constants(device: Device, facts: Facts) -> Sequence[Constant]:
     return [(Series(pcie.INFO, tuple(labels[label] for label in pcie.INFO.labels)), 1.0)]
 
 
-COLLECTOR = Collector(name="pcie", wants=_wants, needs=_needs, attributes=_attributes, constants=_constants)
+COLLECTOR = Collector(
+    name="pcie",
+    emits=(
+        pcie.INFO,
+        *(metric for _, _, _, metric in _SCALARS),
+        pcie.POWER_STATE,
+        pcie.AER_ROOT_PORT_MESSAGES,
+        pcie.AER_ERRORS,
+        pcie.AER_MESSAGES,
+    ),
+    wants=_wants,
+    needs=_needs,
+    attributes=_attributes,
+    constants=_constants,
+)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from gpudaemon.collectors import Collector, Constant
 from gpudaemon.collectors.power import families
-from gpudaemon.drivers import Facts
-from gpudaemon.metrics import hwmon
+from gpudaemon.drivers import Facts, driver_for
+from gpudaemon.metrics import gpu, hwmon
 from gpudaemon.model.attribute import Attribute, Cadence, Decode, Rows
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Metric, Series
@@ -142,11 +142,29 @@ def _twice(decode: Decode) -> Callable[[bytes], Sequence[float | None]]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a chip's series go: the families to use and the label values in front of the sensor."""
+    """Where a chip's series go: the families to use and the label values in front of the sensor.
+
+    fast: its sensors are cheap enough to be read many times a second.
+    """
 
     families: dict[str, families.Family]
     front: tuple[str, ...]
     prefix: str
+    fast: bool
+
+
+def _cadence(place: _Place, chip: _Chip, sensor: _Sensor, *, needed: bool) -> Cadence:
+    """How often a value is read; needed: it is the one its quantity is known by."""
+    parts = sensor.parts
+    if parts.item in ("enable", "target"):
+        return Cadence.SLOW
+    if place.fast and needed:
+        label = chip.labels.get(sensor.channel)
+        if parts.item in families.FAST.get(parts.kind, ()):
+            return Cadence.FAST
+        if parts.kind == "temp" and parts.item == "input" and label in families.FAST_TEMPERATURES:
+            return Cadence.FAST
+    return Cadence.NORMAL
 
 
 def _values(place: _Place, chip: _Chip, sensor: _Sensor, momentary: frozenset[str]) -> Attribute | None:
@@ -159,10 +177,13 @@ def _values(place: _Place, chip: _Chip, sensor: _Sensor, momentary: frozenset[st
     decode = _decode(parts.kind, parts.item)
     metric = family.values.get(parts.item)
     if metric is not None:
-        cadence = Cadence.SLOW if parts.item in ("enable", "target") else Cadence.NORMAL
-        if parts.kind == "power" and parts.item == "average" and sensor.channel not in momentary:
+        only_average = parts.kind == "power" and parts.item == "average" and sensor.channel not in momentary
+        cadence = _cadence(place, chip, sensor, needed=only_average or parts.item != "average")
+        if only_average:
             both = (Series(family.values["input"], labels), Series(metric, labels))
             return Attribute(sensor.path, cadence, both, _twice(decode))
+        if metric is gpu.ENERGY:
+            labels = (*labels, "hardware")
         return Attribute(sensor.path, cadence, (Series(metric, labels),), decode)
     if family.limit is not None and parts.item in family.limits:
         return Attribute(sensor.path, Cadence.SLOW, (Series(family.limit, (*labels, parts.item)),), decode)
@@ -201,14 +222,16 @@ def _places(device: Device, chips: Sequence[_Chip]) -> Iterator[tuple[_Chip, _Pl
     taken: set[tuple[str, str]] = set()
     for chip in chips:
         if device.kind is not DeviceKind.GPU:
-            yield chip, _Place(families.HWMON, (device.id, chip.label), "")
+            yield chip, _Place(families.HWMON, (device.id, chip.label), "", False)
             continue
         names = {(sensor.parts.kind, chip.sensors[sensor.channel]) for sensor in chip.files}
         prefix = ""
         while taken & {(kind, prefix + name) for kind, name in names}:
             prefix += f"{chip.label} "
         taken |= {(kind, prefix + name) for kind, name in names}
-        yield chip, _Place(families.GPU, (device.id,), prefix)
+        # Chips of other drivers may sit on an I2C bus or behind a mailbox that takes milliseconds.
+        fast = chip.name != "" and chip.name == driver_for(device).fast_chip
+        yield chip, _Place(families.GPU, (device.id,), prefix, fast)
 
 
 def _attributes(device: Device, facts: Facts) -> Sequence[Attribute | Rows]:
@@ -237,4 +260,11 @@ def _constants(device: Device, facts: Facts) -> Sequence[Constant]:
     return found
 
 
-COLLECTOR = Collector(name="power", wants=_wants, needs=_needs, attributes=_attributes, constants=_constants)
+COLLECTOR = Collector(
+    name="power",
+    emits=families.emits(),
+    wants=_wants,
+    needs=_needs,
+    attributes=_attributes,
+    constants=_constants,
+)

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from gpudaemon.metrics import gpu, hwmon
 from gpudaemon.model.metric import Metric
 
-__all__ = ["GPU", "HWMON", "TEXT_ITEMS", "UNREADABLE_ITEMS", "Family", "is_alarm"]
+__all__ = [
+    "FAST",
+    "FAST_TEMPERATURES",
+    "GPU",
+    "HWMON",
+    "TEXT_ITEMS",
+    "UNREADABLE_ITEMS",
+    "Family",
+    "emits",
+    "is_alarm",
+]
 
 TEXT_ITEMS = frozenset({"label", "accuracy", "model_number", "serial_number", "oem_info"})
 """Items that are text (`accuracy` is `90%`): never sampled."""
@@ -79,3 +89,22 @@ HWMON = {
     "humidity": Family({"input": hwmon.HUMIDITY}),
 }
 """Rows of every other chip; its labels are device, chip and sensor."""
+
+FAST: dict[str, frozenset[str]] = {"power": frozenset({"input", "average"}), "freq": frozenset({"input"})}
+"""Kinds and items of a GPU's sensors that change faster than once a second."""
+
+FAST_TEMPERATURES = frozenset({"edge", "junction"})
+"""Labels of temperature sensors that follow a load at once; memory has mass."""
+
+
+def emits() -> tuple[Metric, ...]:
+    """The rows any chip can fill, each once, with what is derived from them."""
+    found: dict[Metric, None] = {}
+    for family in (*GPU.values(), *HWMON.values()):
+        found |= dict.fromkeys(family.values.values())
+        if family.limit is not None:
+            found[family.limit] = None
+    for metric in tuple(found):
+        found |= dict.fromkeys(gpu.WINDOWS.get(metric, ()))
+    derived = (gpu.POWER_ABOVE_CAP, gpu.TEMPERATURE_ABOVE_CRITICAL, gpu.POWER_SENSOR_UPDATE)
+    return (*found, *derived, hwmon.CHIP_INFO, hwmon.SENSOR_INFO, hwmon.ALARM, hwmon.ATTRIBUTE)

@@ -56,5 +56,16 @@ def _constants(_: Device, __: Facts) -> Sequence[Constant]:
 
 
 COLLECTOR = Collector(
-    name="runtime_power", wants=_wants, needs=_needs, attributes=_attributes, constants=_constants
+    name="runtime_power",
+    emits=(
+        rows.POWER_STATE,  # said by the gate: there as long as the device is read at all
+        rows.CONTROL,
+        rows.AUTOSUSPEND_DELAY,
+        rows.ACTIVE_SECONDS,
+        rows.SUSPENDED_SECONDS,
+    ),
+    wants=_wants,
+    needs=_needs,
+    attributes=_attributes,
+    constants=_constants,
 )
