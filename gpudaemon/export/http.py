@@ -1,19 +1,16 @@
 """The HTTP face of the daemon: the landing page, `/metrics`, health, readiness and the devices as JSON.
 
-A request reads the newest snapshot and nothing else. A page is rendered in chunks on the event loop and
-compressed in threads; scrapes of the same snapshot and format share one rendering. Every request is bounded:
-scrapes in flight, time to render, time to write, connections, sizes of lines and headers.
+A request reads the newest snapshot and nothing else. Requests take turns, address by address. A page is
+rendered in chunks on the event loop and compressed in threads. Every request is bounded: scrapes in flight,
+time to render, time to write, answers being written, connections, sizes of lines and headers.
 
 What it speaks is documented in docs/http.md; the scrape protocol is
 https://prometheus.io/docs/instrumenting/content_negotiation/ and exporter-toolkit's conventions.
 """
 
 import asyncio
-import html
-import io
 import json
 import logging
-import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +21,20 @@ from typing import Self
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from gpudaemon.export.negotiation import OPENMETRICS, TEXT, accepts_gzip, scrape_timeout, wants_openmetrics
-from gpudaemon.export.own import counter, gauge, own_text
-from gpudaemon.export.prometheus import END, Renderer
+from gpudaemon import __version__
+from gpudaemon.export.access import Access
+from gpudaemon.export.landing import landing
+from gpudaemon.export.negotiation import (
+    OPENMETRICS,
+    TEXT,
+    accepts_gzip,
+    not_collected,
+    scrape_timeout,
+    wants_openmetrics,
+)
+from gpudaemon.export.own import counter, gauge
+from gpudaemon.export.page import Pages
+from gpudaemon.export.turns import Turns, client_of
 from gpudaemon.model.metric import Metric
 from gpudaemon.model.snapshot import DeviceView, Snapshot
 
@@ -54,22 +62,33 @@ _HEADERS = {
 class Limits:
     """Bounds of the server; each is there so that no client can cost more than it.
 
-    scrapes: pages being made at once; more are answered 503 at once.
+    scrapes: pages being made at once, three quarters of them for one address; more are answered 503 at once.
     scrape_seconds: longest time to make a page, also where the client allows more.
     write_seconds: longest time a client may take to receive an answer; then the connection is cut.
+    answers: pages being received at once; beyond, the address that has most of them loses its oldest.
     idle_seconds: longest time between two requests, and for a request to arrive whole.
-    connections: open ones; beyond, the oldest idle one makes room.
+    handshake_seconds: longest time of a TLS handshake.
+    connections: open ones, handshakes included; beyond, who has most of them loses the oldest idle one.
     line_bytes: longest request line and longest header.
     compressors: threads that compress.
+    turns: requests begun in one round of the event loop.
     """
 
     scrapes: int = 8
     scrape_seconds: float = 10.0
     write_seconds: float = 10.0
+    answers: int = 16
     idle_seconds: float = 75.0
+    handshake_seconds: float = 5.0
     connections: int = 128
     line_bytes: int = 8190
     compressors: int = 2
+    turns: int = 4
+
+    @property
+    def scrapes_each(self) -> int:
+        """Pages being made for one address: somebody else finds room, too."""
+        return self.scrapes - self.scrapes // 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +96,14 @@ class HttpInstruments:
     """What the server counts about itself.
 
     requests: answers by label `code`. scrapes_in_flight: pages being made. render_seconds: time spent on
-    rendering, a shared page counted once. Exceptions are the requests with code 500.
+    rendering, a shared page counted once. handshakes_failed: connections that ended before they were one,
+    where TLS is spoken. Exceptions are the requests with code 500.
     """
 
     requests: Counter
     scrapes_in_flight: Gauge
     render_seconds: Counter
+    handshakes_failed: Counter | None = None
 
     @classmethod
     def registered(
@@ -92,12 +113,14 @@ class HttpInstruments:
         requests: Metric,
         scrapes_in_flight: Metric,
         render_seconds: Metric,
+        handshakes_failed: Metric | None = None,
     ) -> Self:
         """Make the instruments of these rows of the metric table and register them."""
         return cls(
             requests=counter(registry, requests),
             scrapes_in_flight=gauge(registry, scrapes_in_flight),
             render_seconds=counter(registry, render_seconds),
+            handshakes_failed=counter(registry, handshakes_failed) if handshakes_failed is not None else None,
         )
 
 
@@ -108,6 +131,8 @@ class Exposition:
     ready: (ready or not, why, in one line).
     registry: the daemon's own instruments; their text follows the snapshot's on every page.
     html_pages: path -> renderer of a further HTML page, linked from the landing page.
+    subjects: collector -> names of its metrics, for `?collect[]=`.
+    status: further lines of the landing page (when the configuration was read, ...), name -> value.
     """
 
     def __init__(
@@ -120,24 +145,31 @@ class Exposition:
         instruments: HttpInstruments | None = None,
         limits: Limits | None = None,
         html_pages: Mapping[str, Callable[[Snapshot], str]] | None = None,
+        subjects: Mapping[str, frozenset[str]] | None = None,
+        status: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.limits = limits or Limits()
         self.busy: set[object] = set()
         """connections (aiohttp's protocols) with a request being answered"""
-        self._snapshot = snapshot
         self._with_devices = with_devices or snapshot
         self._ready = ready
-        self._registry = registry
         self._instruments = instruments
         self._html_pages = dict(html_pages or {})
-        self._renderer = Renderer()
-        self._in_flight = 0
-        self._rendered: dict[bool, tuple[Snapshot, asyncio.Task[bytes]]] = {}
+        self._subjects = subjects or {}
+        self._status = status
+        self._pages = Pages(snapshot, registry, self._spent)
+        self._access = Access()
+        self._turns = Turns(self.limits.turns)
+        self._in_flight: dict[str, int] = {}
+        self._writing: dict[asyncio.Transport, str] = {}
         self._logged: set[tuple[str, str]] = set()
+        # Threads are started by the first page that wants one, never before.
         self._compressors = ThreadPoolExecutor(self.limits.compressors, thread_name_prefix="compress")
 
-    def app(self) -> web.Application:
+    def app(self, access: Access | None = None) -> web.Application:
         """The application: routes and the guard around them. One application per Exposition."""
+        if access is not None:
+            self._access = access
         app = web.Application(middlewares=[self._guarded])
         app.router.add_get("/", self._landing)
         app.router.add_get("/metrics", self._metrics)
@@ -154,41 +186,78 @@ class Exposition:
         if self._instruments is not None:
             self._instruments.requests.labels(code=str(code)).inc()
 
+    def handshake_failed(self) -> None:
+        """Count a connection that ended before it was one."""
+        if self._instruments is not None and self._instruments.handshakes_failed is not None:
+            self._instruments.handshakes_failed.inc()
+
+    def _spent(self, seconds: float) -> None:
+        if self._instruments is not None:
+            self._instruments.render_seconds.inc(seconds)
+
     async def _close(self, _: web.Application) -> None:
-        for _snapshot, task in self._rendered.values():
-            task.cancel()
+        self._pages.close()
+        self._access.close()
         self._compressors.shutdown(wait=False, cancel_futures=True)
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Turn what went wrong into a plain answer, and give the client a bounded time to take it."""
+        """Wait for a turn, make a plain answer of what went wrong, give the client bounded time to take it."""
         self.busy.add(request.protocol)
         try:
-            try:
-                response = await handler(request)
-            except web.HTTPException as refusal:
-                allowed = {name: value for name, value in refusal.headers.items() if name == "Allow"}
-                response = _line(refusal.status, f"{refusal.status} {refusal.reason}", allowed)
-            except Exception as error:
-                self._report(request, error)
-                response = _line(500, "500 Internal Server Error")
+            transport = request.transport
+            client = client_of(transport.get_extra_info("peername") if transport is not None else None)
+            await self._turns.take(client)
+            response = await self._answer(request, handler, client)
             self.count(response.status)
             response.headers.update(_HEADERS)
-            await self._write(request, response)
+            for name, value in self._access.headers.items():
+                response.headers.pop(name, None)
+                if value:
+                    response.headers[name] = value
+            await self._write(request, response, client)
             return response
         finally:
             self.busy.discard(request.protocol)
 
-    async def _write(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _answer(self, request: web.Request, handler: _Handler, client: str) -> web.StreamResponse:
+        try:
+            refusal = await self._access.admit(request, client)
+            return await handler(request) if refusal is None else refusal
+        except web.HTTPException as refused:
+            allowed = {name: value for name, value in refused.headers.items() if name == "Allow"}
+            return _line(refused.status, f"{refused.status} {refused.reason}", allowed)
+        except Exception as error:
+            self._report(request, error)
+            return _line(500, "500 Internal Server Error")
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, client: str) -> None:
+        transport = request.transport
+        if transport is None:
+            return
+        self._writing[transport] = client
+        self._make_room()
         try:
             async with asyncio.timeout(self.limits.write_seconds):
                 await response.prepare(request)
                 await response.write_eof()
         except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
+            transport.abort()
         except ConnectionError:
             pass  # the client went away, which is its right; aiohttp notices by itself
+        finally:
+            del self._writing[transport]
+
+    def _make_room(self) -> None:
+        """Whole pages lie in memory for those who receive them slowly: there are not ever more of them."""
+        if len(self._writing) <= self.limits.answers:
+            return
+        clients = list(self._writing.values())
+        greediest = max(clients, key=clients.count)
+        for transport, client in self._writing.items():
+            if client == greediest and not transport.is_closing():
+                transport.abort()
+                return
 
     def _report(self, request: web.Request, error: Exception) -> None:
         # Only known routes raise anything but a 404, so the set stays as small as the code.
@@ -198,17 +267,26 @@ class Exposition:
             _log.error("request failed", exc_info=error, extra={"path": request.path})
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        if self._in_flight >= self.limits.scrapes:
+        try:
+            query = request.query
+            dropped = not_collected(
+                query.getall("collect[]", ()), query.getall("exclude[]", ()), self._subjects
+            )
+        except ValueError as error:
+            return _line(400, str(error))
+        client = client_of(request.transport.get_extra_info("peername") if request.transport else None)
+        own = self._in_flight.get(client, 0)
+        if own >= self.limits.scrapes_each or sum(self._in_flight.values()) >= self.limits.scrapes:
             return _line(503, "too many scrapes in flight", {"Retry-After": "1"})
         header = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds")
         seconds = scrape_timeout(header, self.limits.scrape_seconds)
         openmetrics = wants_openmetrics(",".join(request.headers.getall("Accept", ())))
         gzip = accepts_gzip(",".join(request.headers.getall("Accept-Encoding", ())))
         headers = {"Content-Type": OPENMETRICS if openmetrics else TEXT, "Vary": "Accept, Accept-Encoding"}
-        self._enter(1)
+        self._enter(client, 1)
         try:
             async with asyncio.timeout(seconds):
-                body = await self._page(openmetrics)
+                body = await self._pages.page(openmetrics, dropped)
                 if gzip:
                     headers["Content-Encoding"] = "gzip"
                     loop = asyncio.get_running_loop()
@@ -216,50 +294,30 @@ class Exposition:
         except TimeoutError:
             return _line(503, f"no page within {seconds:.3g} s", {"Retry-After": "1"})
         finally:
-            self._enter(-1)
+            self._enter(client, -1)
         return web.Response(body=body, headers=headers)
 
-    def _enter(self, step: int) -> None:
-        self._in_flight += step
+    def _enter(self, client: str, step: int) -> None:
+        self._in_flight[client] = self._in_flight.get(client, 0) + step
+        if not self._in_flight[client]:
+            del self._in_flight[client]
         if self._instruments is not None:
-            self._instruments.scrapes_in_flight.set(self._in_flight)
-
-    async def _page(self, openmetrics: bool) -> bytes:
-        """The whole page: the newest snapshot, shared while it is the newest, and the daemon's own, fresh."""
-        snapshot = self._snapshot()
-        rendered = self._rendered.get(openmetrics)
-        if rendered is None or rendered[0] is not snapshot or _failed(rendered[1]):
-            # The task is nobody's request: who runs out of time leaves it to those who wait on.
-            task = asyncio.create_task(self._render(snapshot, openmetrics))
-            task.add_done_callback(_failed)
-            self._rendered[openmetrics] = rendered = (snapshot, task)
-        page = await asyncio.shield(rendered[1])
-        own = own_text(self._registry, openmetrics) + (END if openmetrics else "")
-        return page + own.encode("utf-8", "replace")
-
-    async def _render(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
-        page = io.BytesIO()
-        spent = 0.0
-        started = time.perf_counter()
-        for chunk in self._renderer.chunks(snapshot, openmetrics):
-            page.write(chunk.encode("utf-8", "replace"))
-            spent += time.perf_counter() - started
-            await asyncio.sleep(0)
-            started = time.perf_counter()
-        if self._instruments is not None:
-            self._instruments.render_seconds.inc(spent)
-        return page.getvalue()
+            self._instruments.scrapes_in_flight.set(sum(self._in_flight.values()))
 
     async def _landing(self, _: web.Request) -> web.StreamResponse:
-        links = [*_LINKS, *((path, path.strip("/")) for path in self._html_pages)]
-        items = "\n".join(
-            f'<li><a href="{html.escape(path)}">{html.escape(path)}</a> {html.escape(text)}</li>'
-            for path, text in links
-        )
+        status = dict(self._status())
+        if self._access.path:
+            status["Web configuration"] = (
+                "not usable, the former one stays" if self._access.error else "in force"
+            )
         return _markup(
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>gpudaemon</title></head>\n'
-            f"<body>\n<h1>gpudaemon</h1>\n<p>Telemetry of the GPUs of this host.</p>\n<ul>\n{items}\n</ul>\n"
-            "</body></html>\n"
+            landing(
+                self._with_devices(),
+                version=__version__,
+                ready=self._ready(),
+                links=[*_LINKS, *((path, path.strip("/")) for path in self._html_pages)],
+                status=status,
+            )
         )
 
     def _html(self, render: Callable[[Snapshot], str]) -> _Handler:
@@ -299,11 +357,6 @@ def _device(device: DeviceView) -> dict[str, object]:
         "identity": dict(device.identity),
         "attributes": device.attributes,
     }
-
-
-def _failed(task: asyncio.Task[bytes]) -> bool:
-    # Asking for the exception also tells asyncio that somebody knows of it.
-    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _gzip(body: bytes) -> bytes:

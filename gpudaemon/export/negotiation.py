@@ -1,4 +1,4 @@
-"""What a scraper asks for in its headers: format, compression and time. Pure functions.
+"""What a scraper asks for in its headers and its query: format, compression, time, collectors. Pure functions.
 
 Of the formats Prometheus knows, the daemon speaks two: text 0.0.4 and OpenMetrics 1.0. All metric and label
 names are valid in the oldest scheme, so an `escaping` parameter changes nothing and the answer carries none,
@@ -6,11 +6,13 @@ which Prometheus reads as `underscores`
 (https://prometheus.io/docs/instrumenting/content_negotiation/).
 """
 
+import difflib
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from prometheus_client.exposition import choose_encoder
 
-__all__ = ["OPENMETRICS", "TEXT", "accepts_gzip", "scrape_timeout", "wants_openmetrics"]
+__all__ = ["OPENMETRICS", "TEXT", "accepts_gzip", "not_collected", "scrape_timeout", "wants_openmetrics"]
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -63,6 +65,28 @@ def scrape_timeout(header: str | None, limit: float) -> float:
     if not isfinite(asked) or not 0 < asked <= _LONGEST:
         return limit
     return min(limit, asked - min(0.5, asked / 10))
+
+
+def not_collected(
+    collect: Sequence[str], exclude: Sequence[str], subjects: Mapping[str, frozenset[str]]
+) -> frozenset[str]:
+    """Names of the metrics that `?collect[]=` and `?exclude[]=` leave out; subjects: collector -> its metrics.
+
+    A metric of no collector (the daemon's own) is never left out, one of several only with the last of them.
+    Raises ValueError, whose text is for the client, for an unknown collector and where both are given.
+    """
+    if collect and exclude:
+        raise ValueError("collect[] and exclude[] cannot be combined")
+    for name in (*collect, *exclude):
+        if name not in subjects:
+            near = difflib.get_close_matches(name[:100], subjects, 1)
+            meant = f" did you mean {near[0]}?" if near else ""
+            raise ValueError(f"no collector {name[:100]!r};{meant} allowed are {', '.join(sorted(subjects))}")
+    if not collect and not exclude:
+        return frozenset()
+    chosen = set(collect) if collect else subjects.keys() - set(exclude)
+    kept = frozenset[str]().union(*(subjects[name] for name in chosen))
+    return frozenset[str]().union(*subjects.values()) - kept
 
 
 def _by_weight(accept: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ State sets are gauges in both formats: OpenMetrics wants the label of a state se
 and a label that changes its name with the format would break every query.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite, isnan
@@ -94,9 +94,12 @@ class Renderer:
         self._layout = _Layout((), (), frozenset())
         self._texts: _Texts = {}
 
-    def chunks(self, snapshot: Snapshot, openmetrics: bool) -> Iterator[str]:
+    def chunks(
+        self, snapshot: Snapshot, openmetrics: bool, dropped: Container[str] = frozenset()
+    ) -> Iterator[str]:
         """Yield the lines of `snapshot`, at most CHUNK samples at a time, without the `# EOF` of OpenMetrics.
 
+        dropped: names of metrics that are left out; layout and texts are those of the whole page all the same.
         A family without a sample has no HELP and TYPE either; None is no sample. In OpenMetrics a counter is
         followed by its `_created` line where its start was seen.
         """
@@ -117,7 +120,7 @@ class Renderer:
         chunk: list[str] = []
         size = 0
         for family in families:
-            if not family.segments and family.metric.name not in rows:
+            if family.metric.name in dropped or (not family.segments and family.metric.name not in rows):
                 continue
             heading = family.openmetrics if openmetrics else family.text
             starts = created if family.metric.kind is Kind.COUNTER else {}
@@ -129,7 +132,8 @@ class Renderer:
                 chunk += pieces
                 size += count
                 heading = ""
-        self._texts = texts
+        if not dropped:  # a page of a few collectors met few texts: the others are wanted again soon
+            self._texts = texts
         if chunk:
             yield "".join(chunk)
 

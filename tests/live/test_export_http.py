@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -114,6 +114,7 @@ def running(
     thread.start()
     try:
         serving = asyncio.run_coroutine_threadsafe(serve(exposition, addresses), loop).result(20)
+        loop.call_soon_threadsafe(serving.start)
         try:
             yield Host(exposition, serving, loop, registry)
         finally:
@@ -313,16 +314,18 @@ class Stumbling(Renderer):
 
     failed = False
 
-    def chunks(self, snapshot: Snapshot, openmetrics: bool) -> Iterator[str]:
+    def chunks(
+        self, snapshot: Snapshot, openmetrics: bool, dropped: Container[str] = frozenset()
+    ) -> Iterator[str]:
         if not self.failed:
             self.failed = True
             raise RuntimeError("once")
-        yield from super().chunks(snapshot, openmetrics)
+        yield from super().chunks(snapshot, openmetrics, dropped)
 
 
 def test_a_failed_rendering_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as host:
-        monkeypatch.setattr(host.exposition, "_renderer", Stumbling())
+        monkeypatch.setattr(host.exposition._pages, "_renderer", Stumbling())
         assert host.get()[0].status == 500
         assert values(host.get()[1].decode()) == [1.0, 1.0, 1.0]
 
@@ -352,7 +355,7 @@ class SlowRendering:
         self.work = (chunks, seconds)
         self.begun = 0
 
-    def chunks(self, _: Snapshot, __: bool) -> Iterator[str]:
+    def chunks(self, _: Snapshot, __: bool, ___: Container[str]) -> Iterator[str]:
         self.begun += 1
         for _number in range(self.work[0]):
             time.sleep(self.work[1])
@@ -362,7 +365,7 @@ class SlowRendering:
 def test_the_clients_timeout_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as host:
         slow = SlowRendering(300, 0.01)
-        monkeypatch.setattr(host.exposition, "_renderer", slow)
+        monkeypatch.setattr(host.exposition._pages, "_renderer", slow)
         started = time.monotonic()
         answer, body = host.get(X_Prometheus_Scrape_Timeout_Seconds="0.5")
         took = time.monotonic() - started
@@ -376,7 +379,7 @@ def test_the_clients_timeout_is_honoured(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_too_many_scrapes_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(limits=Limits(scrapes=2)) as host:
-        monkeypatch.setattr(host.exposition, "_renderer", SlowRendering(200, 0.01))
+        monkeypatch.setattr(host.exposition._pages, "_renderer", SlowRendering(200, 0.01))
         with ThreadPoolExecutor(6) as pool:
             started = time.monotonic()
 
