@@ -4,97 +4,101 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 from gpudaemon import __version__
-from gpudaemon.config import ENGINES, PRESETS, TIERS, Config
+from gpudaemon.config import Config, Flag, default_file, load, nearest, options, sections
+from gpudaemon.config.text import effective, help_text, manual, sample, table
 from gpudaemon.errors import GpudaemonError
 
 __all__ = ["main"]
 
 
-def _daemon_flags(parser: argparse.ArgumentParser, *, listen: bool) -> None:
-    default = Config()
-    add = parser.add_argument
-    add("--path.sysfs", dest="sysfs", default=default.sysfs, metavar="DIR", help="sysfs to read (%(default)s)")
-    add("--path.procfs", dest="procfs", default=default.procfs, metavar="DIR", help="procfs (%(default)s)")
-    add("--path.runtime", dest="runtime_directory", default="", metavar="DIR", help="notes across restarts")
-    if listen:
-        add(
-            "--web.listen-address",
-            dest="listen",
-            action="append",
-            metavar="HOST:PORT",
-            help=f"address to serve on, repeatable ({default.listen[0]})",
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest flag where one is unknown."""
+
+    def error(self, message: str) -> NoReturn:
+        before, _, words = message.partition("unrecognized arguments: ")
+        if not before and words.startswith("--"):
+            wrong = words.split()[0].partition("=")[0]
+            near = nearest(wrong, sorted(set(_every_flag(self))))
+            message += f" (did you mean {near}?)" if near else ""
+        super().error(message)
+
+
+def _every_flag(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _every_flag(inner)
+
+
+def _daemon_flags(parser: argparse.ArgumentParser) -> None:
+    """Every option as a flag; what is not given is not there."""
+    parser.add_argument(
+        "--config.file",
+        dest="config_file",
+        metavar="FILE",
+        help="the configuration file (/etc/gpudaemon/gpudaemon.toml if it is there)",
+    )
+    groups = {"": parser.add_argument_group("reading")}
+    for option in options():
+        group = groups.get(option.section)
+        if group is None:
+            group = parser.add_argument_group(f"[{option.section}]", sections()[option.section])
+            groups[option.section] = group
+        more: dict[str, Any] = {}
+        if option.boolean:
+            more["action"] = argparse.BooleanOptionalAction
+        else:
+            more["metavar"] = option.metavar or "TEXT"
+            if option.many:
+                more["action"] = "append"
+        group.add_argument(
+            option.flag,
+            dest=option.key,
+            default=argparse.SUPPRESS,
+            help=help_text(option).replace("%", "%%"),
+            **more,
         )
-        add(
-            "--web.max-requests",
-            dest="scrapes",
-            type=int,
-            default=default.scrapes,
-            metavar="N",
-            help="most pages made at once; more are answered 503 (%(default)s)",
-        )
-        add("--demo", action="store_true", help="serve a built-in host that does not exist, its values moving")
-    add("--engine", choices=ENGINES, default=default.engine, help="what reads (%(default)s)")
-    add("--tier", choices=TIERS, default=default.tier, help="rights of the reader (%(default)s)")
-    add("--preset", choices=tuple(PRESETS), default=default.preset, help="how often to read (%(default)s)")
-    add(
-        "--read.deadline",
-        dest="deadline",
-        type=float,
-        default=default.deadline,
-        metavar="SECONDS",
-        help="a read that takes longer quarantines its device (%(default)s)",
-    )
-    add(
-        "--no-resting",
-        dest="resting",
-        action="store_false",
-        help="read idle devices too, which keeps them from falling asleep",
-    )
-    add(
-        "--collector",
-        dest="collectors",
-        action="append",
-        metavar="NAME",
-        help="use this collector only, repeatable (all)",
-    )
-    add(
-        "--uevent.source",
-        dest="uevents",
-        default=default.uevents,
-        metavar="SOURCE",
-        help="auto, udev, kernel, none or socket:PATH (%(default)s)",
-    )
-    add(
-        "--log.level",
-        dest="log_level",
-        choices=("debug", "info", "warning", "error"),
-        default=default.log_level,
-        help="(%(default)s)",
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gpudaemon", description="Telemetry daemon for GPU hosts that a sick GPU cannot stall."
+    parser = _Parser(
+        prog="gpudaemon",
+        description="Telemetry daemon for GPU hosts that a sick GPU cannot stall.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gpudaemon {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="read this host's devices and serve /metrics")
-    _daemon_flags(run, listen=True)
-    run.set_defaults(call=_run)
+    def command(name: str, meaning: str, call: Callable[[argparse.Namespace], int | None]) -> _Parser:
+        made: _Parser = commands.add_parser(name, help=meaning, description=meaning, allow_abbrev=False)
+        made.set_defaults(call=call)
+        return made
 
-    listing = commands.add_parser("list", help="the devices of this host and how they answer")
-    _daemon_flags(listing, listen=False)
+    run = command("run", "read this host's devices and serve /metrics", _run)
+    run.add_argument("--demo", action="store_true", help="serve a host that does not exist, its values moving")
+    _daemon_flags(run)
+
+    listing = command("list", "the devices of this host and how they answer", _list)
     listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.set_defaults(call=_list, log_level="error", listen=None, scrapes=1)
+    _daemon_flags(listing)
 
-    metrics = commands.add_parser("metrics", help="the metric reference, generated from the metric table")
-    metrics.set_defaults(call=_metrics)
+    config = command("config", "the configuration in use, and texts about all options", _config_text)
+    form = config.add_mutually_exclusive_group()
+    for name, meaning in (
+        ("sample", "the commented sample file"),
+        ("table", "every flag, as Markdown"),
+        ("manual", "the manual page"),
+    ):
+        form.add_argument(f"--{name}", action="store_true", help=meaning)
+    _daemon_flags(config)
+
+    command("metrics", "the metric reference, generated from the metric table", _metrics)
 
     mock = commands.add_parser("mock", help="hosts that do not exist")
     actions = mock.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -107,51 +111,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(arguments: argparse.Namespace) -> Config:
-    return Config(
-        sysfs=arguments.sysfs,
-        procfs=arguments.procfs,
-        listen=tuple(arguments.listen or Config().listen),
-        engine=arguments.engine,
-        tier=arguments.tier,
-        preset=arguments.preset,
-        deadline=arguments.deadline,
-        resting=arguments.resting,
-        scrapes=arguments.scrapes,
-        collectors=tuple(arguments.collectors) if arguments.collectors else None,
-        uevents=arguments.uevents,
-        runtime_directory=arguments.runtime_directory,
-        log_level=arguments.log_level,
-    )
+def _given(arguments: argparse.Namespace) -> dict[str, Flag]:
+    """The options that stand on the command line, by key."""
+    given = vars(arguments)
+    return {option.key: given[option.key] for option in options() if option.key in given}
+
+
+def _file(arguments: argparse.Namespace) -> str:
+    return default_file() if arguments.config_file is None else arguments.config_file
+
+
+def _config(arguments: argparse.Namespace, **above: Flag) -> Config:
+    return load(_file(arguments), {**_given(arguments), **above})
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gpudaemon.log import set_up
-
-    set_up(arguments.log_level)
-
-    def announce(address: str) -> None:
-        print(f"serving http://{address}/metrics", flush=True)
-
     if arguments.demo:
         from gpudaemon.mock import Demo
 
         with Demo("mi300x8") as demo:
-            arguments.sysfs, arguments.procfs = demo.sysfs, demo.procfs
-            arguments.uevents = "none"
-            _serve(_config(arguments), announce)
+            above = {"path.sysfs": demo.sysfs, "path.procfs": demo.procfs, "uevent.source": "none"}
+            _serve(partial(load, _file(arguments), {**_given(arguments), **above}))
     else:
-        _serve(_config(arguments), announce)
+        _serve(partial(load, _file(arguments), _given(arguments)))
     # Nothing of value is left; a thread in a slow system call must not hold the exit.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def _serve(config: Config, announce: Callable[[str], None]) -> None:
+def _serve(read: Callable[[], Config]) -> None:
     from gpudaemon.daemon import run
+    from gpudaemon.log import set_up
 
-    run(config.checked(), announce=announce)
+    def announce(address: str) -> None:
+        print(f"serving http://{address}/metrics", flush=True)
+
+    config = read()
+    set_up(config.log.level, config.log.format)
+    run(config, load=read, announce=announce)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -159,12 +157,32 @@ def _list(arguments: argparse.Namespace) -> None:
     from gpudaemon.log import set_up
     from gpudaemon.view.listing import as_json, as_table
 
-    set_up(arguments.log_level)
-    devices = look(_config(arguments).checked())
+    config = _config(arguments)
+    set_up("error" if config.log.level == "info" else config.log.level)
+    devices = look(config).devices
     if arguments.json:
         print(json.dumps(as_json(devices), indent=2))
     else:
         print(as_table(devices))
+
+
+def _config_text(arguments: argparse.Namespace) -> None:
+    if arguments.sample:
+        print(sample(), end="")
+    elif arguments.table:
+        print(table(), end="")
+    elif arguments.manual:
+        print(_manual(), end="")
+    else:
+        print(effective(_config(arguments)), end="")
+
+
+def _manual() -> str:
+    commands: list[tuple[str, str]] = []
+    for action in _parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            commands = [(choice.dest, choice.help or "") for choice in action._choices_actions]
+    return manual(commands, __version__)
 
 
 def _metrics(_: argparse.Namespace) -> None:
@@ -198,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; exit status 0, 1 for an error with its message, 2 for wrong arguments."""
     parsed = _parser().parse_args(arguments)
     try:
-        parsed.call(parsed)
+        status = parsed.call(parsed)
     except GpudaemonError as error:
         print(f"gpudaemon: {error}", file=sys.stderr)
         sys.exit(1)
@@ -206,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(status or 0)
 
 
 if __name__ == "__main__":

@@ -8,35 +8,34 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpudaemon.config import Config, preset_periods
-from gpudaemon.errors import ConfigError
+from gpudaemon import service
+from gpudaemon.config import Config, options
+from gpudaemon.errors import ConfigError, GpudaemonError
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.reader.rights import keep_only
 
 if TYPE_CHECKING:
-    from gpudaemon.drivers import Facts
+    import socket
+
     from gpudaemon.export.serve import Serving
-    from gpudaemon.model.device import Device
-    from gpudaemon.model.snapshot import DeviceView, Snapshot
-    from gpudaemon.parsers.uevent import Uevent
+    from gpudaemon.model.snapshot import Snapshot
+    from gpudaemon.pipeline.plan import Selection
+    from gpudaemon.pipeline.sampler import Periods
     from gpudaemon.sources.own_processes import ProcessCost
-    from gpudaemon.sources.uevents import UeventSource
 
 __all__ = ["Daemon", "look", "run"]
 
 _log = logging.getLogger(__name__)
 
-_SETTLE = 0.05
-"""Seconds to wait for the rest of a burst of events before looking at sysfs."""
-_RESCANS = (5.0, 30.0, 120.0)
-_RESCAN_EVERY = 600.0
 _SWITCH = 0.001
 _LOOK_GRACE = 3.0
 _FIRST_WEIGHING = 5.0
@@ -45,29 +44,43 @@ _HEARTBEATS = (2.0, 5.0)
 """Shortest and longest time between heartbeats of the reader, in seconds."""
 _FALLBACK = 1.25
 """Heartbeats after which things are looked after without one."""
+_ATTENTIVE = 1.0
 
 
 class Daemon:
-    """One running daemon; `serve` lasts until `stop`."""
+    """One running daemon; `serve` lasts until `stop`.
 
-    def __init__(self, config: Config) -> None:
+    sockets: listening ones that the service manager opened. load: reads the configuration again, for `reload`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sockets: "list[socket.socket] | None" = None,
+        load: Callable[[], Config] | None = None,
+    ) -> None:
         """Start the reader. Raises OSError where no process can be started."""
         self._config = config
+        self._sockets = sockets or []
+        self._load = load
+        # Before any child: it inherits where it may run. The reader gets its own processors by message.
+        _run_on(config.cpu.server)
         # Between two rounds of reading a heartbeat is the only thing that wakes anybody.
-        fastest = min(preset_periods(config.preset))
-        heartbeat = min(max(fastest, _HEARTBEATS[0]), _HEARTBEATS[1])
+        heartbeat = min(max(min(config.periods), _HEARTBEATS[0]), _HEARTBEATS[1])
         self._link = ReaderLink(tier=config.tier, engine=config.engine, heartbeat=heartbeat)
+        if config.cpu.server or config.cpu.reader:
+            self._link.run_on(_processors(config.cpu.reader))
         self._stopping = asyncio.Event()
-        self._wanted = asyncio.Event()
-        self._reasons: set[str] = {"start"}
-        self._classes: dict[str, int | None] = {}
-        self._changed_at = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._events: UeventSource | None = None
-        self._scanned = False
+        self._reloads = asyncio.Lock()
+        self._serving: Serving | None = None
         self._frozen = False
         self._logged_failures: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._resumes: asyncio.TimerHandle | None = None
+        self._watchdog = service.watchdog_seconds()
+        self._told = 0.0
 
     def stop(self) -> None:
         """End `serve`; safe from a signal handler."""
@@ -94,18 +107,19 @@ class Daemon:
                 scrapes_in_flight=rows.SCRAPES_IN_FLIGHT,
                 render_seconds=rows.SCRAPE_SECONDS,
             ),
-            limits=Limits(scrapes=self._config.scrapes),
+            limits=Limits(scrapes=self._config.web.max_requests),
         )
-        serving = None
         try:
-            serving = await self._bound(serve(exposition, self._config.listen))
+            self._serving = await self._bound(serve(exposition, self._config.web.listen_address))
             self._begin()
-            for address in serving.addresses:
+            for address in self._serving.addresses:
                 announce(str(address))
+            service.notify(READY=1, STATUS=self._ready()[1])
             await self._stopping.wait()
+            service.notify(STOPPING=1)
         finally:
-            if serving is not None:
-                await serving.close()
+            if self._serving is not None:
+                await self._serving.close()
             await self._end()
 
     @staticmethod
@@ -128,75 +142,133 @@ class Daemon:
         self._assemble()
         try:
             self._begin()
-            end = time.monotonic() + _LOOK_GRACE + 2 * self._config.deadline
+            end = time.monotonic() + _LOOK_GRACE + 2 * self._config.read.deadline
             while not self._ready()[0] and time.monotonic() < end:
                 await asyncio.sleep(0.02)
             return self._publisher.snapshot()
         finally:
             await self._end()
 
+    async def reload(self) -> None:
+        """Read the configuration again and go over to it; counters and connections stay.
+
+        One that cannot be used changes nothing: it is logged and shown in a metric.
+        """
+        if self._load is None:
+            return
+        async with self._reloads:
+            service.notify(RELOADING=1)
+            try:
+                wanted = await asyncio.to_thread(self._load)
+                await self._change_to(wanted)
+            except (GpudaemonError, OSError) as error:
+                self._counts.reload_ok = False
+                _log.error("configuration is not used: %s", error)
+            else:
+                self._counts.reload_ok = True
+                self._counts.reloaded = time.time()
+                _log.info("configuration read again")
+            service.notify(READY=1)
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing for so long, unless `resume` comes before."""
+        self.resume()
+        self._sampler.pause(True)
+        self._resumes = asyncio.get_running_loop().call_later(seconds, self.resume)
+        _log.warning("reading is paused", extra={"seconds": seconds})
+
+    def resume(self) -> None:
+        """Read again, at once."""
+        if self._resumes is not None:
+            self._resumes.cancel()
+            self._resumes = None
+        if self._sampler.paused:
+            self._sampler.pause(False)
+            _log.info("reading goes on")
+
+    async def _change_to(self, config: Config) -> None:
+        """Go over to `config`. Raises GpudaemonError, having changed nothing, where it cannot be used."""
+        from gpudaemon.log import set_up
+
+        old = self._config
+        if self._serving is not None and config.web.listen_address != old.web.listen_address:
+            await self._serving.rebind(config.web.listen_address)
+        for option in options():
+            if option.restart and _value(config, option.key) != _value(old, option.key):
+                _log.warning("takes effect at the next start", extra={"option": option.key})
+        self._config = config
+        set_up(config.log.level, config.log.format)
+        if config.cpu != old.cpu:
+            _run_on(config.cpu.server, self._link.launcher_pid)
+            self._link.run_on(_processors(config.cpu.reader))
+        self._sampler.reconfigure(
+            periods=_periods(config), selection=_selection(config), resting=config.resting
+        )
+        self._finder.wanted = _Names(config.device.include, config.device.exclude)
+        self._finder.look_again("reload")
+
     def _assemble(self) -> None:
-        """Build the parts between reader and snapshot. Raises ConfigError."""
-        from gpudaemon.collectors import collectors
+        """Build the parts between reader and snapshot."""
         from gpudaemon.discovery.inventory import Inventory
+        from gpudaemon.pipeline.counts import Counts
+        from gpudaemon.pipeline.finder import Finder
         from gpudaemon.pipeline.holders import Holders
-        from gpudaemon.pipeline.publish import Counts, Publisher
-        from gpudaemon.pipeline.sampler import Periods, Sampler
+        from gpudaemon.pipeline.publish import Publisher
+        from gpudaemon.pipeline.sampler import Sampler
 
         config = self._config
-        unknown = sorted(set(config.collectors or ()) - set(collectors()))
-        if unknown:
-            raise ConfigError(f"--collector {unknown[0]!r}: allowed are {', '.join(collectors())}")
-        static, slow, normal, fast = preset_periods(config.preset)
-        self._counts = Counts()
-        self._inventory = Inventory()
+        self._counts = Counts(time.time())
+        inventory = Inventory()
         self._sampler = Sampler(
             self._link,
-            Holders(config.runtime_directory, config.sysfs),
-            sysfs=config.sysfs,
-            procfs=config.procfs,
-            periods=Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.deadline),
-            collectors=config.collectors,
+            Holders(config.path.runtime, config.path.sysfs),
+            sysfs=config.path.sysfs,
+            procfs=config.path.procfs,
+            periods=_periods(config),
+            selection=_selection(config),
             resting=config.resting,
-            gone=lambda: self._look_again("read"),
+            gone=lambda: self._finder.look_again("read"),
             later=asyncio.get_running_loop().call_soon,
         )
-        self._publisher = Publisher(self._sampler, self._inventory, self._link, self._counts)
+        self._finder = Finder(
+            self._sampler,
+            inventory,
+            self._counts,
+            sysfs=config.path.sysfs,
+            wanted=_Names(config.device.include, config.device.exclude),
+            changed=self._devices_changed,
+        )
+        self._publisher = Publisher(self._sampler, inventory, self._link, self._counts)
 
     def _begin(self) -> None:
         """Start the tasks and the stream of events. Raises ConfigError."""
-        from gpudaemon.sources.uevents import UeventSource, choose
-
-        loop = asyncio.get_running_loop()
         # Events before the first look at sysfs: what changes in between is not missed.
-        kind = choose(self._config.uevents)
-        if kind != "none":
-            self._events = UeventSource(
-                kind,
-                lambda event: _call(loop, self._event, event),
-                lambda: _call(loop, self._events_lost),
-            )
-        self._link.attach(loop)
-        self._supervise("scan", self._scan_when_wanted)
+        self._finder.listen(self._config.uevent.source)
+        self._link.attach(asyncio.get_running_loop())
+        self._supervise("scan", self._finder.run)
         self._link.on_beat = self._look_after
         self._look_after()
         self._supervise("costs", self._weigh_processes)
-        self._wanted.set()
 
     async def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._resumes):
+            if timer is not None:
+                timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._events is not None:
-            await asyncio.to_thread(self._events.stop)
+        await self._finder.close()
         await self._link.close()
 
     def _ready(self) -> tuple[bool, str]:
-        if not self._scanned:
+        if not self._finder.scanned:
             return False, "looking at sysfs"
         return self._publisher.ready()
+
+    def _devices_changed(self) -> None:
+        if self._frozen:
+            # What went is given back now; with what was here at first set aside this takes a moment only.
+            gc.collect()
 
     # Tasks
 
@@ -232,13 +304,17 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         soon = True
+        now = time.monotonic()
         try:
-            soon = self._attend(time.monotonic())
+            soon = self._attend(now)
         except Exception as error:
             self._failed("clock", error)
-        loop = asyncio.get_running_loop()
-        later = _FALLBACK * self._link.heartbeat_seconds
-        self._timer = loop.call_later(1.0 if soon or not self._frozen else later, self._look_after)
+        later = _ATTENTIVE if soon or not self._frozen else _FALLBACK * self._link.heartbeat_seconds
+        if self._watchdog is not None:
+            # The service manager hears of it here because this is the loop that serves.
+            service.notify(WATCHDOG=1)
+            later = min(later, self._watchdog / 3)
+        self._timer = asyncio.get_running_loop().call_later(later, self._look_after)
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)
@@ -247,8 +323,9 @@ class Daemon:
             # the loop should ever stand still. A collection before would take as long once more.
             gc.freeze()
             self._frozen = True
-        if self._rescans_due(now - self._changed_at):
-            self._look_again("schedule")
+            service.notify(STATUS=self._ready()[1])
+        if not self._sampler.paused:
+            self._finder.attend(now)
         return soon
 
     async def _weigh_processes(self) -> None:
@@ -258,128 +335,67 @@ class Daemon:
             pids = {"server": os.getpid(), "reader": self._link.pid, "launcher": self._link.launcher_pid}
             self._counts.processes = await asyncio.to_thread(_costs, pids)
 
-    def _rescans_due(self, age: float) -> bool:
-        """Names that appear late (a hwmon chip, an attribute of another module) are looked for like files."""
-        done = self._rescans_done
-        due = sum(age >= moment for moment in _RESCANS) + int(max(0.0, age - _RESCANS[-1]) // _RESCAN_EVERY)
-        self._rescans_done = max(done, due)
-        return due > done
 
-    _rescans_done = 0
+@dataclass(frozen=True)
+class _Names:
+    """Whether a name is wanted: it matches `include`, where that is given, and not `exclude`."""
 
-    async def _scan_when_wanted(self) -> None:
-        while True:
-            await self._wanted.wait()
-            await asyncio.sleep(_SETTLE if self._scanned else 0)
-            self._wanted.clear()
-            reasons, self._reasons = self._reasons, set()
-            for reason in reasons:
-                self._counts.rescans[reason] = self._counts.rescans.get(reason, 0) + 1
-            missing = tuple(self._inventory.missing.values())
-            devices, unclaimed = await asyncio.to_thread(_scan, self._config.sysfs, self._classes, missing)
-            self._take(devices, unclaimed)
+    include: str
+    exclude: str
 
-    # Inventory
-
-    def _look_again(self, reason: str) -> None:
-        self._reasons.add(reason)
-        self._wanted.set()
-
-    def _take(self, devices: "tuple[Device, ...]", unclaimed: "tuple[Device, ...]") -> None:
-        """Take over what a scan found, and have the class read of PCI functions that may be GPUs."""
-        ids = {device.id for device in unclaimed}
-        self._classes = {id_: value for id_, value in self._classes.items() if id_ in ids}
-        unknown = tuple(device for device in unclaimed if device.id not in self._classes)
-        if self._inventory.update(devices):
-            self._changed_at, self._rescans_done = time.monotonic(), 0
-            self._log_changes()
-            if self._frozen:
-                # What went is given back now; with what was here at first set aside this takes a moment only.
-                gc.collect()
-        self._sampler.set_devices(self._inventory.devices.values())
-        if unknown:
-            self._ask_classes(unknown)
-        else:
-            self._scanned = True
-
-    _logged: frozenset[str] = frozenset()
-
-    def _log_changes(self) -> None:
-        now = frozenset(self._inventory.devices)
-        for id_ in sorted(now - self._logged):
-            device = self._inventory.devices[id_]
-            _log.info("device", extra={"device": id_, "kind": device.kind.value, "driver": device.driver})
-        for id_ in sorted(self._logged - now):
-            _log.warning("device gone", extra={"device": id_})
-        self._logged = now
-
-    def _ask_classes(self, unknown: "tuple[Device, ...]") -> None:
-        """Have the reader read the class of PCI functions that have no DRM or accel node."""
-        from gpudaemon.errors import Malformed
-        from gpudaemon.model.device import Device, DeviceKind
-        from gpudaemon.parsers.integer import hexadecimal
-
-        paths = {f"{device.path}/class": device.id for device in unknown}
-
-        def done(facts: "Facts") -> None:
-            known = dict(self._classes)
-            for path, id_ in paths.items():
-                try:
-                    known[id_] = hexadecimal(facts.get(path) or b"")
-                except Malformed:
-                    known[id_] = None
-            self._classes = known
-            self._look_again("class")
-
-        host = Device(id="pci classes", kind=DeviceKind.PCI, path=".", names=frozenset(paths))
-        self._sampler.read_once(host, tuple(paths), done)
-
-    # Events
-
-    def _event(self, event: "Uevent") -> None:
-        from gpudaemon.discovery.inventory import concerns
-
-        subsystem = event.properties.get("SUBSYSTEM", "")
-        if subsystem in _COUNTED:
-            self._counts.uevents[subsystem] = self._counts.uevents.get(subsystem, 0) + 1
-        if not concerns(event.action, subsystem, event.properties.get("DEVTYPE", "")):
-            return
-        if event.action == "remove" and subsystem == "pci":
-            for id_ in self._inventory.removed(event.devpath):
-                self._sampler.remove(id_)
-            self._log_changes()
-        self._look_again("uevent")
-
-    def _events_lost(self) -> None:
-        self._counts.uevents_lost += 1
-        self._look_again("lost")
+    def __call__(self, name: str) -> bool:
+        # re keeps compiled expressions itself.
+        if self.include and not re.fullmatch(self.include, name):
+            return False
+        return not (self.exclude and re.fullmatch(self.exclude, name))
 
 
-_COUNTED = ("accel", "drm", "hwmon", "pci")
+def _selection(config: Config) -> "Selection":
+    from gpudaemon.pipeline.plan import Selection
+
+    metric = config.metric
+    wanted = _Names(metric.include, metric.exclude) if metric.include or metric.exclude else None
+    return Selection(config.collectors, wanted, metric.limit)
 
 
-def _scan(
-    sysfs: str, classes: "dict[str, int | None]", missing: "tuple[Device, ...]"
-) -> "tuple[tuple[Device, ...], tuple[Device, ...]]":
-    """(devices, PCI functions without a DRM or accel node).
+def _periods(config: Config) -> "Periods":
+    from gpudaemon.pipeline.sampler import Periods
 
-    A PCI function without a DRM or accel node is a GPU if its class says so. The bridges above a missing GPU
-    are looked at as long as they are there: its link is where the trouble shows.
+    static, slow, normal, fast = config.periods
+    return Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.read.deadline)
+
+
+def _value(config: Config, key: str) -> object:
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _processors(text: str) -> set[int]:
+    """`0-3,8` -> {0, 1, 2, 3, 8}; empty: none is named."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _run_on(text: str, *others: int) -> None:
+    """Keep every thread of this process, and the processes `others`, to the processors named.
+
+    Raises ConfigError where none of them is there.
     """
-    from dataclasses import replace
-
-    from gpudaemon.discovery.scan import bridges, is_gpu_class, scan, unclaimed_pci
-
-    devices = scan(sysfs)
-    unclaimed = unclaimed_pci(sysfs, devices)
-    gpus = [
-        replace(device, pci_class=value)
-        for device in unclaimed
-        if (value := classes.get(device.id)) is not None and is_gpu_class(value)
-    ]
-    found = {device.id for device in (*devices, *gpus)}
-    above = [bridge for bridge in bridges(sysfs, [*gpus, *missing]) if bridge.id not in found]
-    return (*devices, *gpus, *above), unclaimed
+    processors = _processors(text)
+    if not processors and not others:
+        return
+    try:
+        for task in (*map(int, os.listdir("/proc/self/task")), *others):
+            os.sched_setaffinity(task, processors or range(os.cpu_count() or 1))
+    except ProcessLookupError:
+        pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"cpu.server = {text!r}: {error}") from None
 
 
 def _costs(pids: dict[str, int]) -> "dict[str, ProcessCost]":
@@ -389,34 +405,45 @@ def _costs(pids: dict[str, int]) -> "dict[str, ProcessCost]":
     return own_processes(pids)
 
 
-def _call(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *values: object) -> None:
-    """Call on the loop from another thread; a loop that is closing takes no more."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(what, *values)
-
-
-def look(config: Config) -> "tuple[DeviceView, ...]":
-    """Read this host once; returns its devices."""
+def look(config: Config) -> "Snapshot":
+    """Read this host once; returns what is known of it."""
 
     async def main() -> "Snapshot":
         return await Daemon(config).look()
 
-    return asyncio.run(main()).devices
+    return asyncio.run(main())
 
 
-def run(config: Config, *, announce: Callable[[str], None] = lambda _: None) -> None:
+def run(
+    config: Config,
+    *,
+    load: Callable[[], Config] | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
     """Run a daemon until SIGTERM or SIGINT; returns within two seconds, whatever hangs.
 
-    A thread may be left in a slow system call: the caller ends the process by `os._exit`.
+    load: reads the configuration again at SIGHUP. A thread may be left in a slow system call: the caller ends
+    the process by `os._exit`.
     """
     # Threads that parse sysfs or compress a page must not keep the loop from the interpreter for long.
     sys.setswitchinterval(_SWITCH)
+    sockets = service.listening_sockets()
+    if config.web.systemd_socket and not sockets:
+        raise ConfigError("web.systemd_socket: systemd handed over no socket (LISTEN_FDS)")
 
     async def main() -> None:
-        daemon = Daemon(config)
+        daemon = Daemon(config, sockets=sockets, load=load)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stop)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(daemon.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         await daemon.serve(announce=announce)
 
     # Not asyncio.run: it waits for threads, and one of them may be in a listing that does not end.

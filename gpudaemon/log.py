@@ -4,6 +4,7 @@ Levels by reader: debug for developers; info for start, stop, a device that came
 warning for what the operator can mend; error for lost data. Nothing is logged per tick.
 """
 
+import json
 import logging
 import os
 import sys
@@ -37,8 +38,28 @@ def _word(value: object) -> str:
     return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
 
 
-def set_up(level: str) -> None:
-    """Log to standard error from `level` upwards."""
+class _Objects(logging.Formatter):
+    """One JSON object a line: level, message, time (unix seconds), then what is added."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>" if self._journal else ""
+        return prefix + json.dumps(line, default=str)
+
+
+def set_up(level: str, form: str = "logfmt") -> None:
+    """Log to standard error from `level` upwards, as lines of `form`: logfmt or json."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(journal="JOURNAL_STREAM" in os.environ))
+    handler.setFormatter((_Objects if form == "json" else _Lines)(journal="JOURNAL_STREAM" in os.environ))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -116,6 +116,17 @@ class DeviceLane:
         for file in self._files:
             file.slow = 0 if file.group == file.plan.group else file.slow
 
+    def inherit(self, before: "DeviceLane") -> None:
+        """Take over what the lane of a former plan knows: of files that are in both, value and age."""
+        self.state, self.power, self._power_raw = before.state, before.power, before._power_raw
+        self.rest, self.newest = before.rest, before.newest
+        known = {file.plan.path: file for file in before._files if file.raw is not None}
+        for file in self._files[1 if self.plan.gated else 0 :]:
+            old = known.get(file.plan.path)
+            if old is not None and old.raw is not None and (old.plan.decode or old.plan.rows):
+                file.moved, file.at = self._born, before._read_at(old)
+                self._decode(file, old.raw)
+
     # What the reader tells
 
     def finished(self, groups: int, chain: int, started: float, ended: float) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gpudaemon.reader import launcher
 from gpudaemon.reader.channel import RECORD, RecordKind
@@ -47,6 +47,8 @@ class ReaderLink:
         self._failures = 0
         self._last_start = time.monotonic()
         self._unsent: list[tuple[bytes, int]] = []
+        self._paused = False
+        self._processors: list[int] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._replacing: asyncio.Task[None] | None = None
         self.on_record: Callable[[Record], None] = lambda _: None
@@ -76,6 +78,14 @@ class ReaderLink:
         """Hear the reader on this loop from now on."""
         self._loop = loop
         loop.add_reader(self._channel.fileno(), self._readable)
+        self._greet()
+
+    def _greet(self) -> None:
+        """A reader takes messages: first what holds for all of it."""
+        if self._processors is not None:
+            self._tell({"processors": self._processors})
+        if self._paused:
+            self._tell({"pause": True})
         self.on_start()
 
     def send_lane(self, descriptor: int) -> None:
@@ -85,12 +95,26 @@ class ReaderLink:
 
     def drop_lane(self, number: int) -> None:
         """Tell the reader that a lane is not wanted any more."""
-        self._unsent.append((json.dumps({"drop": number}).encode(), -1))
-        self._flush()
+        self._tell({"drop": number})
 
     def ask_clients(self, procfs: str) -> None:
         """Ask the reader who has a GPU open."""
-        self._unsent.append((json.dumps({"clients": procfs}).encode(), -1))
+        self._tell({"clients": procfs})
+
+    def pause(self, paused: bool) -> None:
+        """Have this and later readers begin nothing, or read again."""
+        self._paused = paused
+        if self._loop is not None:
+            self._tell({"pause": paused})
+
+    def run_on(self, processors: Collection[int]) -> None:
+        """Keep readers, and what works for them in the kernel, to `processors`; empty: to all."""
+        self._processors = sorted(processors)
+        if self._loop is not None:
+            self._tell({"processors": self._processors})
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        self._unsent.append((json.dumps(message).encode(), -1))
         self._flush()
 
     @property
@@ -198,7 +222,7 @@ class ReaderLink:
             self._heard = time.monotonic() + _START_GRACE
             self.up = True
             self._loop.add_reader(self._channel.fileno(), self._readable)
-            self.on_start()
+            self._greet()
 
     def _request(self) -> tuple[socket.socket, int]:
         if self._launcher.poll() is not None:

@@ -3,7 +3,6 @@
 import platform
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from gpudaemon import __version__
 from gpudaemon.discovery.inventory import Inventory
@@ -17,16 +16,14 @@ from gpudaemon.model.outcome import Outcome
 from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
 from gpudaemon.parsers.power_state import RUNTIME_STATUSES
 from gpudaemon.parsers.text import text_or_empty
+from gpudaemon.pipeline.counts import Counts
 from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.pipeline.sampler import Entry, Sampler
 
-if TYPE_CHECKING:
-    from gpudaemon.sources.own_processes import ProcessCost
+__all__ = ["STATES", "Publisher"]
 
-__all__ = ["STATES", "Counts", "Publisher"]
-
-STATES = ("ok", "suspended", "resting", "hung", "gone", "denied", "stale")
+STATES = ("ok", "suspended", "resting", "paused", "hung", "gone", "denied", "stale")
 """How the daemon can stand with a device."""
 _CLASS_INFO = (gpu.INFO, pcie.INFO)
 _NO_BLOCKS: Mapping[Metric, Block] = {}
@@ -36,17 +33,6 @@ _SHARED = 0.1
 
 _Key = tuple[int, Outcome, DeviceLane | None]
 _Created = Mapping[str, float]
-
-
-class Counts:
-    """What the daemon's other parts count about themselves; each goes with the process."""
-
-    def __init__(self) -> None:
-        self.uevents: dict[str, int] = {}
-        self.uevents_lost = 0
-        self.rescans: dict[str, int] = {}
-        self.task_restarts: dict[str, int] = {}
-        self.processes: dict[str, ProcessCost] = {}
 
 
 class _Lines:
@@ -249,6 +235,9 @@ class Publisher:
         lines.add(rows.OVERFLOW, beat[1])
         lines.add(rows.RECORDS_DROPPED, link.records_dropped)
         lines.add(rows.UEVENTS_LOST, counts.uevents_lost)
+        lines.add(rows.CONFIG_RELOAD_SUCCESS, int(counts.reload_ok))
+        lines.add(rows.CONFIG_RELOAD_TIMESTAMP, counts.reloaded)
+        lines.add(rows.PAUSED, int(self._sampler.paused))
         for name, cost in counts.processes.items():
             lines.add(rows.PROCESS_CPU, cost.cpu, name)
             lines.add(rows.PROCESS_RESIDENT, cost.resident, name)

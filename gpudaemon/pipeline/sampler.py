@@ -16,7 +16,15 @@ from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.holders import Holders
 from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink, Record
-from gpudaemon.pipeline.plan import DevicePlan, facts_needed, facts_plan, make_plan, reader_plan
+from gpudaemon.pipeline.plan import (
+    EVERYTHING,
+    DevicePlan,
+    Selection,
+    facts_needed,
+    facts_plan,
+    make_plan,
+    reader_plan,
+)
 from gpudaemon.pipeline.policy import DEMOTED_PERIODS, RETRY_PERIOD
 from gpudaemon.reader.channel import GROUPS, LaneMemory, RecordKind
 
@@ -52,7 +60,8 @@ class Entry:
 
     lane: None while it is quarantined from the start. facts: None until they are read.
     held: (pid, file) of the former reader that holds it; held_since: since when it does.
-    told: how many records came of it.
+    told: how many records came of it. outdated: a new plan waits until its read comes back. paused: nothing is
+    read now.
     """
 
     device: Device
@@ -63,19 +72,24 @@ class Entry:
     held: tuple[int, str] | None = None
     held_since: float = 0.0
     told: int = 0
+    outdated: bool = False
+    paused: bool = False
 
     @property
     def state(self) -> Outcome:
         """How the daemon stands with the device."""
         if self.held is not None:
             return Outcome.HUNG
-        return self.lane.state if self.lane is not None else Outcome.STALE
+        state = self.lane.state if self.lane is not None else Outcome.STALE
+        if self.paused and state not in (Outcome.HUNG, Outcome.GONE):
+            return Outcome.PAUSED
+        return state
 
 
 class Sampler:
     """See the module.
 
-    collectors: names of those in use, None for all. resting: idle devices are given the chance to fall asleep.
+    selection: what is wanted of a device. resting: idle devices are given the chance to fall asleep.
     later: calls something in the loop's next round.
     gone: a device seems to be gone, look again.
     """
@@ -88,7 +102,7 @@ class Sampler:
         sysfs: str,
         procfs: str = "/proc",
         periods: Periods,
-        collectors: Sequence[str] | None = None,
+        selection: Selection = EVERYTHING,
         resting: bool = True,
         gone: Callable[[], None] = lambda: None,
         later: Callable[[Callable[[], None]], object] = lambda what: what(),
@@ -99,8 +113,9 @@ class Sampler:
         self._procfs = procfs
         self._clients_asked = 0.0
         self._periods = periods
-        self._collectors = collectors
+        self._selection = selection
         self._resting = resting
+        self.paused = False
         self._gone = gone
         self._later = later
         self._planning: deque[tuple[Entry, DeviceLane]] = deque()
@@ -125,13 +140,12 @@ class Sampler:
         for id_, device in wanted.items():
             entry = self.entries.get(id_)
             if entry is None:
-                self.entries[id_] = entry = Entry(device)
+                self.entries[id_] = entry = Entry(device, paused=self.paused)
                 self._open(entry)
             elif entry.device != device:
-                self._close(entry)
                 entry.device = device
                 entry.facts = None
-                self._open(entry)
+                self._plan_anew(entry)
 
     def remove(self, id_: str) -> None:
         """A device is gone: everything kept for it goes too."""
@@ -139,6 +153,22 @@ class Sampler:
         if entry is not None:
             self._close(entry)
             self.version += 1
+
+    def reconfigure(self, *, periods: Periods, selection: Selection, resting: bool) -> None:
+        """Plan every device anew where this is another configuration; what is known stays known meanwhile."""
+        if (periods, selection, resting) == (self._periods, self._selection, self._resting):
+            return
+        self._periods, self._selection, self._resting = periods, selection, resting
+        for entry in self.entries.values():
+            self._plan_anew(entry)
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing, or read again. What hangs stays in quarantine either way."""
+        self.paused = paused
+        for entry in self.entries.values():
+            entry.paused = paused
+        self._link.pause(paused)
+        self.version += 1
 
     def read_once(self, device: Device, paths: Sequence[str], done: Callable[[Facts], None]) -> None:
         """Read files of a device that is not (yet) in the inventory; `done` gets their contents."""
@@ -174,6 +204,8 @@ class Sampler:
         elif kind == RecordKind.RESUMED:
             lane.resumed()
             self._note_stuck()
+            if entry.outdated:
+                self._plan_anew(entry)
 
     def tick(self, now: float) -> bool:
         """Now and then: files asked again, devices released by former readers, a silent reader replaced.
@@ -193,7 +225,7 @@ class Sampler:
             elif lane.state is Outcome.HUNG:
                 waiting = True
         self._check_held()
-        if resting and now - self._clients_asked >= _CLIENTS_PERIOD:
+        if resting and not self.paused and now - self._clients_asked >= _CLIENTS_PERIOD:
             self._clients_asked = now
             self._link.ask_clients(self._procfs)
         self._link.watch(now)
@@ -214,12 +246,32 @@ class Sampler:
             )
             return
         entry.held = None
-        needed = facts_needed(entry.device, self._collectors)
+        needed = facts_needed(entry.device, self._selection)
         if entry.facts is None and needed:
             self._send(entry, facts_plan(entry.device, needed))
         else:
             entry.facts = entry.facts or {}
-            self._send(entry, make_plan(entry.device, entry.facts, self._collectors))
+            self._send(entry, make_plan(entry.device, entry.facts, self._selection))
+
+    def _plan_anew(self, entry: Entry) -> None:
+        """The device or the configuration is another one.
+
+        A device that hangs waits: a further lane would leave one more read in its driver.
+        """
+        entry.outdated = entry.lane is not None and entry.lane.state is Outcome.HUNG
+        if entry.outdated or entry.held is not None:
+            return
+        facts, lane = entry.facts, entry.lane
+        if (
+            lane is not None
+            and facts is not None
+            and set(facts_needed(entry.device, self._selection)) <= set(facts)
+        ):
+            self._queue(entry, lane)
+        else:
+            self._close(entry)
+            entry.facts = None
+            self._open(entry)
 
     def _send(self, entry: Entry, plan: DevicePlan) -> None:
         """Make a lane for `plan` and hand it to the reader."""
@@ -227,11 +279,12 @@ class Sampler:
         number = self._numbers
         groups = [file.group for file in plan.files]
         memory = self._memory(plan, number, groups)
-        state, born = (entry.lane.state, entry.lane.power) if entry.lane is not None else (Outcome.STALE, "")
+        before = entry.lane
         entry.lane = DeviceLane(
             number, plan, memory, entry.figures, entry.created, gone=self._gone, resting=self._resting
         )
-        entry.lane.state, entry.lane.power = state, born
+        if before is not None:
+            entry.lane.inherit(before)
         if len(plan.files) == plan.gated:
             # Nothing to read, as of a partition: the reader never answers for it, and nothing is wanting.
             entry.lane.state, entry.lane.answered = Outcome.OK, True
@@ -260,9 +313,13 @@ class Sampler:
             once[1](lane.facts())
         else:
             entry.facts = lane.facts()
-            self._planning.append((entry, lane))
-            if len(self._planning) == 1:
-                self._later(self._plan_next)
+            self._queue(entry, lane)
+
+    def _queue(self, entry: Entry, lane: DeviceLane) -> None:
+        """Plan the device soon; `lane` is read until then."""
+        self._planning.append((entry, lane))
+        if len(self._planning) == 1:
+            self._later(self._plan_next)
 
     def _plan_next(self) -> None:
         """Facts have become known through a lane: the device's real lane takes its place.
@@ -275,7 +332,11 @@ class Sampler:
             self._later(self._plan_next)
         if entry.lane is not lane or entry.facts is None:
             return
-        plan = make_plan(entry.device, entry.facts, self._collectors)
+        if lane.state is Outcome.HUNG:
+            entry.outdated = True
+            return
+        entry.outdated = False
+        plan = make_plan(entry.device, entry.facts, self._selection)
         self._by_number.pop(lane.number, None)
         self._link.drop_lane(lane.number)
         self._send(entry, plan)

@@ -7,7 +7,7 @@ quarantine are not an engine's business: `lanes` watches `Chain.progress` and ca
 
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 __all__ = ["NOT_READ", "Chain", "Engine", "Step"]
@@ -95,6 +95,9 @@ class Engine(Protocol):
 
     def set_lanes(self, lanes: int) -> None:
         """How many lanes there are: each may come to hold one worker for as long as its driver likes."""
+
+    def set_processors(self, processors: Collection[int]) -> None:
+        """Have what works for this engine in the kernel run there; empty: wherever it may. Raises OSError."""
 
     def start(self, chain: Chain) -> None:
         """Begin `chain`; returns at once, whatever its files do."""

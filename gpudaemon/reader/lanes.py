@@ -228,6 +228,7 @@ class Lanes:
         self._urgent = 0.0
         self._waiting: dict[int, int] = {}
         self._next = 0.0
+        self._paused = False
         self.lanes: dict[int, Lane] = {}
         self.engine: Engine | None = None
 
@@ -254,6 +255,14 @@ class Lanes:
         else:
             lane.closing = True
 
+    def pause(self, paused: bool) -> None:
+        """Begin nothing, until told otherwise; then everything is due. Deadlines are watched all along."""
+        if self._paused and not paused:
+            for lane in self.lanes.values():
+                lane.all_due(time.monotonic())
+        self._paused = paused
+        self._next = 0.0
+
     def tick(self, now: float) -> None:
         """Start every lane that is due, and quarantine every one whose deadline has passed.
 
@@ -264,6 +273,8 @@ class Lanes:
         moment = now + _FAR
         for lane in list(self.lanes.values()):
             if lane.state is _State.IDLE:
+                if self._paused:
+                    continue
                 if lane.wake <= now + _EPSILON:
                     self._begin(lane, now)
             elif lane.state is _State.RUNNING:

@@ -5,11 +5,13 @@ io_uring, threads, HEARTBEAT the seconds between heartbeats. The process ends wh
 `os._exit`, and where a read is stuck in a driver not even that ends it, which is why nothing else lives here.
 
 Packets from the server are JSON objects: {"lane": true} with the lane's memory as a descriptor, {"drop": n},
-{"clients": procfs}. Packets to the server are records (see `channel`) or JSON objects: {"engine": name,
-"reason": why} at the start, {"clients": {node: descriptors}, "denied": processes} in answer.
+{"clients": procfs}, {"pause": whether}, {"processors": numbers, none for all}. Packets to the server are
+records (see `channel`) or JSON objects: {"engine": name, "reason": why} at the start,
+{"clients": {node: descriptors}, "denied": processes} in answer.
 """
 
 import array
+import contextlib
 import ctypes
 import gc
 import json
@@ -171,6 +173,20 @@ class Reader:
                     self._dropped_lane = True
                 elif "clients" in message:
                     self._look_for_clients(message["clients"])
+                elif "pause" in message:
+                    self._lanes.pause(message["pause"])
+                elif "processors" in message:
+                    self._run_on(message["processors"])
+
+    def _run_on(self, processors: list[int]) -> None:
+        """Keep every thread of this process and the engine's kernel workers to `processors`."""
+        try:
+            for task in os.listdir("/proc/self/task"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(task), processors or range(os.cpu_count() or 1))
+            self.engine.set_processors(processors)
+        except (OSError, ValueError) as error:
+            print(f"reader: processors {processors}: {error}", file=sys.stderr, flush=True)
 
     def _look_for_clients(self, procfs: str) -> None:
         """Scan for clients in a thread, one at a time; a question asked meanwhile is answered by that scan."""

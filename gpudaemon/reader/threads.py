@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from gpudaemon.reader.engine import Chain, Step
 
@@ -123,6 +123,9 @@ class ThreadEngine:
 
     def set_lanes(self, lanes: int) -> None:
         """Threads are started when they are needed: at most one a lane, and two."""
+
+    def set_processors(self, processors: Collection[int]) -> None:
+        """Threads are the reader's own: nothing works for them in the kernel."""
 
     def figures(self) -> tuple[int, int]:
         return len(self._running) + len(self._queue), len(self._running)

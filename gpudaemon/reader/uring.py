@@ -20,14 +20,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import liburing
 
 from gpudaemon.reader.engine import NOT_READ, Chain, Step
 
-__all__ = ["ENTRIES", "UringEngine", "worker_limits"]
+__all__ = ["ENTRIES", "UringEngine", "worker_limits", "worker_processors"]
 
 ENTRIES = 1024
 """Submission entries; the completion ring has twice as many."""
@@ -42,7 +42,9 @@ _WAIT = 0.004
 _HARDLINK, _ASYNC = 1 << 3, 1 << 4
 _CANCEL_DATA = 1
 _SYS_IO_URING_REGISTER = 427
-_REGISTER_IOWQ_MAX_WORKERS = 19
+_REGISTER_IOWQ_AFF, _UNREGISTER_IOWQ_AFF, _REGISTER_IOWQ_MAX_WORKERS = 17, 18, 19
+_MOST_PROCESSORS = 8192
+"""The most NR_CPUS can be (arch/x86/Kconfig); a mask longer than the kernel's is cut there."""
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
@@ -52,11 +54,30 @@ def worker_limits(ring: int, bounded: int, unbounded: int) -> tuple[int, int]:
     Raises OSError. See io_uring_register(2), IORING_REGISTER_IOWQ_MAX_WORKERS.
     """
     values = (ctypes.c_uint32 * 2)(bounded, unbounded)
+    _register(ring, _REGISTER_IOWQ_MAX_WORKERS, values, 2)
+    return values[0], values[1]
+
+
+def worker_processors(ring: int, processors: Collection[int]) -> None:
+    """Have the io-wq workers of `ring` run on `processors` only; empty: wherever they may.
+
+    Workers do not follow the affinity of the thread that submits. Raises OSError. See io_uring_register(2),
+    IORING_REGISTER_IOWQ_AFF.
+    """
+    if not processors:
+        _register(ring, _UNREGISTER_IOWQ_AFF, None, 0)
+        return
+    mask = bytearray(_MOST_PROCESSORS // 8)
+    for number in processors:
+        mask[number // 8] |= 1 << number % 8
+    _register(ring, _REGISTER_IOWQ_AFF, (ctypes.c_char * len(mask)).from_buffer(mask), len(mask))
+
+
+def _register(ring: int, opcode: int, argument: Any, count: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_SYS_IO_URING_REGISTER, ring, _REGISTER_IOWQ_MAX_WORKERS, values, 2) < 0:
+    if libc.syscall(_SYS_IO_URING_REGISTER, ring, opcode, argument, count) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return values[0], values[1]
 
 
 class _Prepared:
@@ -102,6 +123,9 @@ class UringEngine:
         if self.limits[0] < wanted or self.limits[1] < wanted:
             worker_limits(self._ring.ring_fd, wanted, wanted)
             self.limits = worker_limits(self._ring.ring_fd, 0, 0)
+
+    def set_processors(self, processors: Collection[int]) -> None:
+        worker_processors(self._ring.ring_fd, processors)
 
     def start(self, chain: Chain) -> None:
         chain.reset()

@@ -11,7 +11,7 @@ import processes  # noqa: F401  finds the package of this checkout
 import steady_load
 
 from gpudaemon import daemon
-from gpudaemon.config import Config
+from gpudaemon.config import load
 from gpudaemon.discovery import scan
 from gpudaemon.model.device import Device
 
@@ -27,14 +27,13 @@ def main() -> None:
 
     scan.scan = found
     with tempfile.TemporaryDirectory(prefix="gpudaemon-bench-") as runtime:
-        config = Config(
-            listen=(f"127.0.0.1:{sys.argv[1]}",),
-            engine=sys.argv[2],
-            preset="fast",
-            uevents="auto",
-            runtime_directory=runtime,
-        )
-        daemon.run(config.checked(), announce=lambda address: print(address, flush=True))
+        flags = {
+            "web.listen_address": [f"127.0.0.1:{sys.argv[1]}"],
+            "engine": sys.argv[2],
+            "preset": "fast",
+            "path.runtime": runtime,
+        }
+        daemon.run(load("", flags), announce=lambda address: print(address, flush=True))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gpudaemon.config import Config
+from gpudaemon.config import load
 from gpudaemon.daemon import Daemon
 from gpudaemon.export.prometheus import pages
 from tests import captures
@@ -71,7 +71,8 @@ def _trees(tmp_path: Path) -> dict[str, Callable[[], str]]:
 
 def _daemon_page(sysfs: str, engine: str, runtime: str) -> dict[Sample, float]:
     """What one look of the daemon publishes of a tree, without what it says about itself."""
-    config = Config(sysfs=sysfs, engine=engine, uevents="none", runtime_directory=runtime).checked()
+    flags = {"path.sysfs": sysfs, "engine": engine, "uevent.source": "none", "path.runtime": runtime}
+    config = load("", flags)
     snapshot = asyncio.run(Daemon(config).look())
     found: dict[Sample, float] = {}
     malformed = []

@@ -258,14 +258,20 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--path.sysfs", "/nowhere"], "--path.sysfs '/nowhere': not a directory"),
-        (["--read.deadline", "0"], "--read.deadline 0.0: allowed are 0.05 to 60 seconds"),
-        (["--web.max-requests", "0"], "--web.max-requests 0"),
+        (["--path.sysfs", "/nowhere"], '--path.sysfs = "/nowhere": allowed: a directory: there is none'),
+        (["--read.deadline", "0"], "--read.deadline = 0: allowed: numbers from 0.05 to 60"),
+        (["--read.deadline", "soon"], '--read.deadline = "soon": allowed: numbers from 0.05 to 60'),
+        (["--web.max-requests", "0"], "--web.max-requests = 0"),
+        (
+            ["--engine", "thread"],
+            '--engine = "thread": allowed: auto, io_uring, threads; did you mean threads?',
+        ),
+        (["--tier", "root"], '--tier = "root"'),
+        (["--config.file", "/nowhere.toml"], "/nowhere.toml: No such file or directory"),
         (["--web.listen-address", "127.0.0.1:99999"], "127.0.0.1:99999"),
         (["--web.listen-address", "nonsense"], "nonsense"),
-        (["--uevent.source", "telepathy"], "--uevent.source 'telepathy'"),
+        (["--uevent.source", "telepathy"], '--uevent.source = "telepathy"'),
         (["--uevent.source", "socket:/nowhere/at/all"], "/nowhere/at/all"),
-        (["--collector", "gpus"], "gpus"),
     ],
 )
 def test_what_cannot_be_used_ends_with_one_line_and_status_1(
@@ -280,19 +286,19 @@ def test_what_cannot_be_used_ends_with_one_line_and_status_1(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "says"),
     [
-        ["--engine", "epoll"],
-        ["--tier", "root"],
-        ["--preset", "ludicrous"],
-        ["--read.deadline", "soon"],
-        ["--x"],
+        (["--engine"], "expected one argument"),
+        (["--x"], "--x"),
+        (["--read.dedline", "3"], "did you mean --read.deadline?"),
+        (["--collector.gpus"], "did you mean --collector.gpu?"),
     ],
 )
-def test_wrong_words_end_with_status_2(arguments: list[str]) -> None:
+def test_wrong_flags_end_with_status_2(arguments: list[str], says: str) -> None:
     done = command("run", *arguments)
     assert done.returncode == 2
     assert arguments[0] in done.stderr
+    assert says in done.stderr
     assert "Traceback" not in done.stderr
 
 

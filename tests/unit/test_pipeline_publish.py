@@ -12,7 +12,8 @@ from gpudaemon.model.metric import Kind
 from gpudaemon.model.snapshot import Snapshot
 from gpudaemon.pipeline.holders import Holders
 from gpudaemon.pipeline.plan import GATE
-from gpudaemon.pipeline.publish import STATES, Counts, Publisher
+from gpudaemon.pipeline.counts import Counts
+from gpudaemon.pipeline.publish import STATES, Publisher
 from gpudaemon.pipeline.sampler import Periods, Sampler
 from gpudaemon.reader.channel import DEPTH, LaneMemory, RecordKind
 
@@ -82,7 +83,7 @@ class Bench:
         holders = Holders(str(directory), "/sys")
         periods = Periods(static=600, slow=60, normal=1, fast=1, deadline=1)
         self.sampler = Sampler(self.link, holders, sysfs="/sys", periods=periods)  # type: ignore[arg-type]
-        self.counts = Counts()
+        self.counts = Counts(0.0)
         self.publisher = Publisher(
             self.sampler,
             self.inventory,
