@@ -88,6 +88,17 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="as JSON")
     _daemon_flags(listing)
 
+    pausing = command("pause", "have the running daemon read nothing for a while", _pause)
+    pausing.add_argument(
+        "--for", dest="seconds", type=float, default=3600.0, metavar="SECONDS", help="(%(default)g)"
+    )
+    _daemon_flags(pausing)
+    for name, meaning in (
+        ("resume", "have the running daemon read again"),
+        ("reload", "have the running daemon read its configuration again"),
+    ):
+        _daemon_flags(command(name, meaning, partial(_tell, f"/{name}")))
+
     config = command("config", "the configuration in use, and texts about all options", _config_text)
     form = config.add_mutually_exclusive_group()
     for name, meaning in (
@@ -164,6 +175,20 @@ def _list(arguments: argparse.Namespace) -> None:
         print(json.dumps(as_json(devices), indent=2))
     else:
         print(as_table(devices))
+
+
+def _pause(arguments: argparse.Namespace) -> None:
+    _tell(f"/pause?seconds={arguments.seconds:g}", arguments)
+
+
+def _tell(target: str, arguments: argparse.Namespace) -> None:
+    """Ask the running daemon for something that it answers with yes or with an error."""
+    from gpudaemon.daemon import control_socket
+    from gpudaemon.export.control import ask
+
+    status, answer = ask(control_socket(_config(arguments)), "POST", target)
+    if status != 200:
+        raise GpudaemonError(answer["error"])
 
 
 def _config_text(arguments: argparse.Namespace) -> None:

@@ -18,21 +18,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpudaemon import service
+from gpudaemon.affinity import processors, run_on
 from gpudaemon.config import Config, options
 from gpudaemon.errors import ConfigError, GpudaemonError
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.reader.rights import keep_only
+from gpudaemon.remote import routes
 
 if TYPE_CHECKING:
     import socket
 
+    from gpudaemon.export.control import Control
     from gpudaemon.export.serve import Serving
     from gpudaemon.model.snapshot import Snapshot
     from gpudaemon.pipeline.plan import Selection
     from gpudaemon.pipeline.sampler import Periods
     from gpudaemon.sources.own_processes import ProcessCost
 
-__all__ = ["Daemon", "look", "run"]
+__all__ = ["Daemon", "control_socket", "look", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,13 +68,15 @@ class Daemon:
         self._sockets = sockets or []
         self._load = load
         # Before any child: it inherits where it may run. The reader gets its own processors by message.
-        _run_on(config.cpu.server)
+        if config.cpu.server:
+            run_on(config.cpu.server)
         # Between two rounds of reading a heartbeat is the only thing that wakes anybody.
         heartbeat = min(max(min(config.periods), _HEARTBEATS[0]), _HEARTBEATS[1])
         self._link = ReaderLink(tier=config.tier, engine=config.engine, heartbeat=heartbeat)
         if config.cpu.server or config.cpu.reader:
-            self._link.run_on(_processors(config.cpu.reader))
+            self._link.run_on(processors(config.cpu.reader))
         self._stopping = asyncio.Event()
+        self._beat = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reloads = asyncio.Lock()
         self._serving: Serving | None = None
@@ -89,6 +94,7 @@ class Daemon:
     async def serve(self, *, announce: Callable[[str], None] = lambda _: None) -> None:
         """Run until stopped. Raises ConfigError where an address cannot be bound."""
         # Imported here, after the reader was started: together they take longer than the reader's own start.
+        from gpudaemon.collectors import subjects
         from gpudaemon.export.http import Exposition, HttpInstruments, Limits
         from gpudaemon.export.own import private_registry
         from gpudaemon.export.serve import serve
@@ -108,19 +114,49 @@ class Daemon:
                 render_seconds=rows.SCRAPE_SECONDS,
             ),
             limits=Limits(scrapes=self._config.web.max_requests),
+            subjects=subjects(),
+            status=self._status,
         )
+        web = self._config.web
+        control = None
         try:
-            self._serving = await self._bound(serve(exposition, self._config.web.listen_address))
+            self._serving = await self._bound(
+                serve(
+                    exposition,
+                    () if self._sockets else web.listen_address,
+                    sockets=self._sockets,
+                    web_config=web.config_file,
+                    start=False,
+                )
+            )
             self._begin()
+            self._serving.start()
+            control = await self._controlled()
+            if web.config_file:
+                self._supervise("web", self._follow_web)
             for address in self._serving.addresses:
                 announce(str(address))
             service.notify(READY=1, STATUS=self._ready()[1])
             await self._stopping.wait()
             service.notify(STOPPING=1)
         finally:
+            if control is not None:
+                await control.close()
             if self._serving is not None:
                 await self._serving.close()
             await self._end()
+
+    async def _controlled(self) -> "Control | None":
+        """The control socket; without one the daemon does all but obey."""
+        from gpudaemon.export.control import open_control
+
+        directory = self._config.path.runtime
+        try:
+            os.makedirs(directory, 0o755, exist_ok=True)
+            return await open_control(control_socket(self._config), routes(self))
+        except (ConfigError, OSError) as error:
+            _log.warning("no control socket: %s", error)
+            return None
 
     @staticmethod
     async def _bound(binding: "Awaitable[Serving]") -> "Serving":
@@ -149,26 +185,28 @@ class Daemon:
         finally:
             await self._end()
 
-    async def reload(self) -> None:
+    async def reload(self) -> str:
         """Read the configuration again and go over to it; counters and connections stay.
 
-        One that cannot be used changes nothing: it is logged and shown in a metric.
+        One that cannot be used changes nothing: it is logged and shown in a metric. Returns what is wrong.
         """
         if self._load is None:
-            return
+            return ""
+        wrong = ""
         async with self._reloads:
             service.notify(RELOADING=1)
             try:
                 wanted = await asyncio.to_thread(self._load)
                 await self._change_to(wanted)
             except (GpudaemonError, OSError) as error:
-                self._counts.reload_ok = False
+                wrong = str(error)
                 _log.error("configuration is not used: %s", error)
             else:
-                self._counts.reload_ok = True
                 self._counts.reloaded = time.time()
                 _log.info("configuration read again")
+            self._counts.reload_ok = not wrong
             service.notify(READY=1)
+        return wrong
 
     def pause(self, seconds: float) -> None:
         """Read nothing for so long, unless `resume` comes before."""
@@ -191,16 +229,21 @@ class Daemon:
         from gpudaemon.log import set_up
 
         old = self._config
-        if self._serving is not None and config.web.listen_address != old.web.listen_address:
+        moved = config.web.listen_address != old.web.listen_address
+        if self._serving is not None and not self._sockets and moved:
             await self._serving.rebind(config.web.listen_address)
         for option in options():
             if option.restart and _value(config, option.key) != _value(old, option.key):
                 _log.warning("takes effect at the next start", extra={"option": option.key})
+        if self._serving is not None:
+            await self._serving.refresh()
+            if self._serving.web_error:
+                raise ConfigError(self._serving.web_error)
         self._config = config
         set_up(config.log.level, config.log.format)
         if config.cpu != old.cpu:
-            _run_on(config.cpu.server, self._link.launcher_pid)
-            self._link.run_on(_processors(config.cpu.reader))
+            run_on(config.cpu.server, self._link.launcher_pid)
+            self._link.run_on(processors(config.cpu.reader))
         self._sampler.reconfigure(
             periods=_periods(config), selection=_selection(config), resting=config.resting
         )
@@ -265,6 +308,18 @@ class Daemon:
             return False, "looking at sysfs"
         return self._publisher.ready()
 
+    def _status(self) -> dict[str, str]:
+        """Lines of the landing page."""
+        counts = self._counts
+        moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(counts.reloaded))
+        used = counts.reload_ok and counts.web_ok
+        return {
+            "engine": f"{self._link.engine}: {self._link.reason}",
+            "preset": self._config.preset,
+            "configuration": f"in use since {moment}" + ("" if used else ", a newer one cannot be used"),
+            "reading": "paused" if self._sampler.paused else "on",
+        }
+
     def _devices_changed(self) -> None:
         if self._frozen:
             # What went is given back now; with what was here at first set aside this takes a moment only.
@@ -318,6 +373,7 @@ class Daemon:
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)
+        self._beat.set()
         if not self._frozen and self._ready()[0]:
             # What is here now mostly stays: the collector need not walk it again, which takes longer than
             # the loop should ever stand still. A collection before would take as long once more.
@@ -327,6 +383,15 @@ class Daemon:
         if not self._sampler.paused:
             self._finder.attend(now)
         return soon
+
+    async def _follow_web(self) -> None:
+        """Certificates and users change without a word: look at their files at each heartbeat."""
+        while True:
+            self._beat.clear()
+            await self._beat.wait()
+            if self._serving is not None:
+                await self._serving.refresh()
+                self._counts.web_ok = not self._serving.web_error
 
     async def _weigh_processes(self) -> None:
         """What the daemon itself costs, now and then."""
@@ -372,37 +437,16 @@ def _value(config: Config, key: str) -> object:
     return value
 
 
-def _processors(text: str) -> set[int]:
-    """`0-3,8` -> {0, 1, 2, 3, 8}; empty: none is named."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
-def _run_on(text: str, *others: int) -> None:
-    """Keep every thread of this process, and the processes `others`, to the processors named.
-
-    Raises ConfigError where none of them is there.
-    """
-    processors = _processors(text)
-    if not processors and not others:
-        return
-    try:
-        for task in (*map(int, os.listdir("/proc/self/task")), *others):
-            os.sched_setaffinity(task, processors or range(os.cpu_count() or 1))
-    except ProcessLookupError:
-        pass
-    except (OSError, ValueError, OverflowError) as error:
-        raise ConfigError(f"cpu.server = {text!r}: {error}") from None
-
-
 def _costs(pids: dict[str, int]) -> "dict[str, ProcessCost]":
     # Imported in the thread that asks: importing psutil takes longer than the loop should stand still.
     from gpudaemon.sources.own_processes import own_processes
 
     return own_processes(pids)
+
+
+def control_socket(config: Config) -> str:
+    """Path of the socket over which a daemon with this configuration is asked."""
+    return os.path.join(config.path.runtime, "control.sock")
 
 
 def look(config: Config) -> "Snapshot":
@@ -436,7 +480,7 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stop)
-        reloads: set[asyncio.Task[None]] = set()
+        reloads: set[asyncio.Task[str]] = set()
 
         def reload() -> None:
             task = loop.create_task(daemon.reload())

@@ -79,7 +79,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
-class Paths(_Section):
+class Paths(_Section, frozen=True):
     """Where things are."""
 
     sysfs: Annotated[
@@ -109,7 +109,7 @@ class Paths(_Section):
     ] = ""
 
 
-class Web(_Section):
+class Web(_Section, frozen=True):
     """What is served, and to whom."""
 
     listen_address: Annotated[
@@ -136,6 +136,7 @@ class Web(_Section):
             metavar="FILE",
             allowed="a path",
             flag="--web.config.file",
+            restart=True,
         ),
     ] = ""
     max_requests: Annotated[
@@ -143,7 +144,7 @@ class Web(_Section):
     ] = 8
 
 
-class Read(_Section):
+class Read(_Section, frozen=True):
     """How devices are read."""
 
     deadline: Annotated[
@@ -151,7 +152,7 @@ class Read(_Section):
     ] = 1.0
 
 
-class Periods(_Section):
+class Periods(_Section, frozen=True):
     """Seconds between readings, where they are to differ from the preset's."""
 
     static: (
@@ -165,7 +166,7 @@ class Periods(_Section):
     ) = None
 
 
-class Collectors(_Section):
+class Collectors(_Section, frozen=True):
     """What is collected."""
 
     disable_defaults: Annotated[bool, _about("use only the collectors that are named")] = False
@@ -175,14 +176,14 @@ class Collectors(_Section):
     runtime_power: Annotated[bool, _about("which devices sleep, and for how long")] | None = None
 
 
-class Devices(_Section):
+class Devices(_Section, frozen=True):
     """Which devices are looked at; an expression must match the whole id (0000:03:00.0)."""
 
     include: Annotated[str, _about("devices to look at, all where empty", metavar="REGEX", regex=True)] = ""
     exclude: Annotated[str, _about("devices never to look at", metavar="REGEX", regex=True)] = ""
 
 
-class Metrics(_Section):
+class Metrics(_Section, frozen=True):
     """Which metrics are served; an expression must match the whole name."""
 
     include: Annotated[str, _about("metrics to serve, all where empty", metavar="REGEX", regex=True)] = ""
@@ -205,7 +206,7 @@ class Metrics(_Section):
     ] = 5000
 
 
-class InventoryOptions(_Section):
+class InventoryOptions(_Section, frozen=True):
     """Which GPUs there should be."""
 
     expect: Annotated[
@@ -220,7 +221,7 @@ class InventoryOptions(_Section):
     learn: Annotated[bool, _about("remember the GPUs that were here, in path.state")] = True
 
 
-class Processors(_Section):
+class Processors(_Section, frozen=True):
     """On which processors the daemon runs; empty: on all it may."""
 
     server: Annotated[
@@ -243,7 +244,7 @@ class Processors(_Section):
     ] = ""
 
 
-class Uevents(_Section):
+class Uevents(_Section, frozen=True):
     """Where news of devices come from."""
 
     source: Annotated[
@@ -258,7 +259,7 @@ class Uevents(_Section):
     ] = "auto"
 
 
-class Logging(_Section):
+class Logging(_Section, frozen=True):
     """What is logged, to standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], _about("least level that is logged")] = (
@@ -267,7 +268,7 @@ class Logging(_Section):
     format: Annotated[Literal["logfmt", "json"], _about("form of a line")] = "logfmt"
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """The daemon's configuration."""
 
     preset: Annotated[

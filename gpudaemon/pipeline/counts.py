@@ -11,7 +11,8 @@ __all__ = ["Counts"]
 class Counts:
     """uevents, rescans, task_restarts: by subsystem, reason, task. processes: what each process costs.
 
-    reload_ok, reloaded: whether the last reading of the configuration could be used, and its unix time.
+    reload_ok, web_ok: whether configuration and web configuration could be used when they were last read.
+    reloaded: unix time at which the configuration in use was read.
     """
 
     def __init__(self, started: float) -> None:
@@ -21,4 +22,5 @@ class Counts:
         self.task_restarts: dict[str, int] = {}
         self.processes: dict[str, ProcessCost] = {}
         self.reload_ok = True
+        self.web_ok = True
         self.reloaded = started

@@ -235,7 +235,7 @@ class Publisher:
         lines.add(rows.OVERFLOW, beat[1])
         lines.add(rows.RECORDS_DROPPED, link.records_dropped)
         lines.add(rows.UEVENTS_LOST, counts.uevents_lost)
-        lines.add(rows.CONFIG_RELOAD_SUCCESS, int(counts.reload_ok))
+        lines.add(rows.CONFIG_RELOAD_SUCCESS, int(counts.reload_ok and counts.web_ok))
         lines.add(rows.CONFIG_RELOAD_TIMESTAMP, counts.reloaded)
         lines.add(rows.PAUSED, int(self._sampler.paused))
         for name, cost in counts.processes.items():
