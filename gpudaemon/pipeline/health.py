@@ -294,7 +294,7 @@ def _values(watch: _Watch, values: Sequence[float | None], found: list[Finding])
         value, most = values[index], values[limit]
         # A limit of zero is a firmware that does not say.
         if value is not None and most and value >= most:
-            found.append(Finding(reason, f"{sensor} {value:.0f} °C, limit {most:.0f} °C"))
+            found.append(Finding(reason, f"{sensor} {value:.0f} C, limit {most:.0f} C"))
 
 
 def _of_link(

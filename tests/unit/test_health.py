@@ -26,7 +26,7 @@ GPU = Device(
     parents=(PORT, UPSTREAM, ROOT),
 )
 WELL = Standing(state=Outcome.OK)
-Values = Mapping[tuple[Metric, tuple[str, ...]], float | None]
+Values = dict[tuple[Metric, tuple[str, ...]], float | None]
 
 
 def part(device: str, values: Values, errors: Mapping[tuple[str, str], float] | None = None) -> Samples:
@@ -116,7 +116,7 @@ def test_its_driver(
 
 
 def test_ras_errors_and_bad_pages() -> None:
-    counts = {
+    counts: Values = {
         (gpu.RAS_ERRORS, ("umc", "corrected")): 70.0,
         (gpu.RAS_ERRORS, ("umc", "uncorrected")): 0.0,
         (gpu.RAS_ERRORS, ("gfx", "uncorrected")): None,
@@ -145,7 +145,7 @@ def test_ras_errors_and_bad_pages() -> None:
     ],
 )
 def test_heat(celsius: float | None, found: list[str]) -> None:
-    values = {
+    values: Values = {
         (gpu.TEMPERATURE, ("junction",)): celsius,
         (gpu.TEMPERATURE, ("mem",)): 90.0,
         (gpu.TEMPERATURE_LIMIT, ("junction", "crit")): 110.0,
@@ -173,7 +173,7 @@ def test_heat(celsius: float | None, found: list[str]) -> None:
 )
 def test_alarms_of_its_chip(channel: str, alarm: str, reason: str | None) -> None:
     for value in (0.0, 1.0):
-        series = {(hwmon.ALARM, ("amdgpu", channel, "a {0} b", alarm)): value}
+        series: Values = {(hwmon.ALARM, ("amdgpu", channel, "a {0} b", alarm)): value}
         verdict = judge(series)
         assert reasons(verdict) == ([reason] if reason and value else [])
         if verdict.findings:
