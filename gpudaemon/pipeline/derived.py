@@ -16,7 +16,7 @@ from statistics import median
 from gpudaemon.metrics import gpu
 from gpudaemon.model.metric import Metric
 
-__all__ = ["RULES", "Changes", "Integral", "Rule"]
+__all__ = ["RULES", "Changes", "Integral", "Measure", "Rule"]
 
 Measure = Callable[..., float | None]
 
@@ -109,9 +109,9 @@ class Integral:
 
 
 class Changes:
-    """The time between two changes of a value: of sensors that say something new less often than they are read."""
+    """The time between two changes of a value, for sensors that are read more often than they change."""
 
-    __slots__ = ("_changed", "_intervals", "value")
+    __slots__ = ("_changed", "_intervals", "_median", "value")
 
     _MOST = 64
     _LEAST = 8
@@ -122,6 +122,7 @@ class Changes:
         self.value: float | None = None
         self._changed = 0.0
         self._intervals: deque[float] = deque(maxlen=self._MOST)
+        self._median: float | None = None
 
     def read(self, at: float, value: float | None, before: float) -> None:
         """A reading at `at` gave `value`, None for not known."""
@@ -130,6 +131,7 @@ class Changes:
         elif value != self.value:
             if self._changed:
                 self._intervals.append(at - self._changed)
+                self._median = None
             self._changed = at
         self.value = value
 
@@ -145,5 +147,6 @@ class Changes:
         """Median seconds between changes; None before enough were seen and where readings are too seldom."""
         if len(self._intervals) < self._LEAST:
             return None
-        found = median(self._intervals)
-        return found if found >= self._RESOLVED * period else None
+        if self._median is None:
+            self._median = median(self._intervals)
+        return self._median if self._median >= self._RESOLVED * period else None

@@ -3,17 +3,20 @@
 import time
 
 from gpudaemon.model.outcome import Outcome
+from gpudaemon.pipeline.derived import Integral
 
 __all__ = ["Figures"]
 
 
 class Figures:
     """reads, malformed: by outcome, by reason. read_seconds, left_suspended: seconds. since: unix time.
-    logged: paths of which something was logged, once each."""
+    logged: paths of which something was logged, once each. integrals: counters made of readings, by metric
+    name and labels."""
 
     __slots__ = (
         "decoder_failures",
         "hangs",
+        "integrals",
         "left_suspended",
         "logged",
         "malformed",
@@ -34,6 +37,7 @@ class Figures:
         self.ticks_missed = 0
         self.left_suspended = 0.0
         self.logged: set[str] = set()
+        self.integrals: dict[tuple[str, ...], Integral] = {}
         self.since = time.time()
 
     def count(self, outcome: Outcome, by: int = 1) -> None:

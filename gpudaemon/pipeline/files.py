@@ -1,7 +1,7 @@
 """The files of a lane on the server's side: where each stands, and whether a group says anything new."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpudaemon.pipeline.plan import PlannedFile
 
@@ -17,14 +17,17 @@ class File:
     index, start: its number in the lane and its slot in a copy of the memory. counters: (prefix, index) of the
     counters among its values. group: the reader's, now; moved: since when; at: read well then, before it moved.
     raw: content last taken over, None where nothing is known.
+    began: like `at`, the moment at which that reading began. followers: what is made of its values.
     failures, retry: in a row, and when it is asked again. cost, slow: of the last slow read, and how often.
     """
 
     __slots__ = (
         "at",
+        "began",
         "cost",
         "counters",
         "failures",
+        "followers",
         "group",
         "index",
         "moved",
@@ -46,6 +49,8 @@ class File:
         self.group = plan.group
         self.raw: bytes | None = None
         self.at = 0.0
+        self.began = 0.0
+        self.followers: tuple[Any, ...] = ()
         self.failures = 0
         self.retry = 0.0
         self.slow = 0

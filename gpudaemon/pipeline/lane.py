@@ -15,6 +15,7 @@ from gpudaemon.model.outcome import Outcome, of_open_errno, of_read_errno
 from gpudaemon.model.snapshot import Samples
 from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.files import File, Region
+from gpudaemon.pipeline.following import Following
 from gpudaemon.pipeline.plan import DevicePlan
 from gpudaemon.pipeline.policy import RETRY_GROUP, demoted_group, is_slow, retry_delay
 from gpudaemon.pipeline.rest import Rest
@@ -99,8 +100,27 @@ class DeviceLane:
         self._clients = -1
         self._group_at = [0.0] * GROUPS
         self._fresh_until = 0.0
-        self._owed: dict[int, tuple[int, float]] = {}
+        self._owed: dict[int, tuple[int, float, float]] = {}
         self._regions = [Region(self._groups[group]) for group in range(DEMOTED)]
+        self._rows_cut: dict[int, int] = {}
+        self._now = 0.0
+        self._following = Following(plan, self._files, self.values, figures=figures, created=created)
+        self._following.set_periods(memory.periods)
+
+    @property
+    def series_dropped(self) -> int:
+        """Series of this device that are wanted and not served, because it has more than are allowed."""
+        return self.plan.dropped + sum(self._rows_cut.values())
+
+    def set_periods(self, periods: Sequence[float]) -> None:
+        """Read every group at another period from now on."""
+        self.memory.set_periods(periods)
+        self._following.set_periods(periods)
+        self._fresh_until = 0.0
+
+    def settle(self) -> None:
+        """Count all that was read up to now: the device gets another lane."""
+        self._following.settle()
 
     def groups(self) -> list[int]:
         """The group of each file, as a lane's memory wants it."""
@@ -126,6 +146,7 @@ class DeviceLane:
             if old is not None and old.raw is not None and (old.plan.decode or old.plan.rows):
                 file.moved, file.at = self._born, before._read_at(old)
                 self._decode(file, old.raw)
+        self._following.inherit(before._following)
 
     # What the reader tells
 
@@ -145,16 +166,15 @@ class DeviceLane:
             # Later chains have come round to this copy: the content may be torn. Their records are on the way,
             # but they may be without the cadences that are not due again for minutes.
             self.figures.ticks_missed += 1
-            self._owed |= dict.fromkeys(_BITS[groups & _CADENCES], (chain, ended))
+            self._owed |= dict.fromkeys(_BITS[groups & _CADENCES], (chain, started, ended))
             return
         self._suspended_at = 0.0
         if self.plan.gated:
             self._see_power(chain)
-        for group in _BITS[groups]:
-            self._group_at[group] = ended
-            self._owed.pop(group, None)
         good += len(files) - len(news)
-        changed, gone = self._take(news, ended)
+        changed, gone = self._take(news, _BITS[groups], started, ended)
+        for group in _BITS[groups]:
+            self._owed.pop(group, None)
         if news:
             for group in _BITS[groups & _CADENCES]:
                 self._regions[group].accept()
@@ -207,27 +227,41 @@ class DeviceLane:
                 news.append((file, length, raw))
         return news
 
-    def _take(self, news: list[tuple[File, int, bytes]], ended: float) -> tuple[int, int]:
-        """Take over what changed; returns how many files are good and how many say the device is gone."""
+    def _take(
+        self, news: list[tuple[File, int, bytes]], groups: tuple[int, ...], started: float, ended: float
+    ) -> tuple[int, int]:
+        """Take over a reading of `groups`, of which `news` changed.
+
+        Returns how many of those files are good and how many say the device is gone.
+        """
         good = gone = 0
+        following, self._now = self._following, started
+        followed = following.followed(groups)
+        if followed:
+            following.before(followed, started)
         for file, length, raw in news:
             if length < 0:
                 gone += self._failed(file, length, ended)
             elif self._decode(file, raw):
                 good += 1
+                if file.followers:
+                    following.changed(file, started)
+        if followed and following.after(followed, started):
+            self._fresh_until = min(self._fresh_until, following.fresh_until())
+        for group in groups:
+            self._group_at[group] = ended
         return good, gone
 
     def _take_owed(self) -> None:
         """Take cadences that a late look lost: their copy holds them until that cadence is read there again."""
         memory = self.memory
-        for group, (chain, ended) in list(self._owed.items()):
+        for group, (chain, started, ended) in list(self._owed.items()):
             before = memory.begun
             news = self._changed(self._groups[group], chain)
             if any((number - chain) % DEPTH == 0 for number in range(before, memory.begun + 1)):
                 continue  # that copy is being written: the next record finds it whole
             del self._owed[group]
-            self._group_at[group] = ended
-            self._take(news, ended)
+            self._take(news, (group,), started, ended)
 
     def withheld(self, chain: int, ended: float, *, resting: bool) -> None:
         """The power state forbids reading, or the device is resting; the state's text is in slot 0."""
@@ -256,6 +290,7 @@ class DeviceLane:
         self.answered = True
         self.figures.hangs += 1
         self.figures.count(Outcome.HUNG)
+        self._following.stopped()
         self.hung_file = self.plan.files[index].path
         self.hung_since = since
         _log.warning(
@@ -297,6 +332,8 @@ class DeviceLane:
 
     def samples(self, now: float) -> Samples:
         """This device's part of a snapshot: values that are fresh, None for the others."""
+        if self._following.files:
+            self._following.refresh(now)
         if now < self._fresh_until and self._gathered is not None:
             return Samples(
                 self.plan.device.id, self.plan.blocks, tuple(self.values), self._gathered, self.created
@@ -307,7 +344,7 @@ class DeviceLane:
         stale: set[int] = set()
         # What is read again only becomes fresher, and what fails leaves its values at once: nothing can be
         # stale before the first of these moments.
-        until = inf
+        until = self._following.fresh_until()
         for file in self._files:
             horizon = horizons[file.plan.group if file.group in (PARKED, RETRY_GROUP) else file.group]
             fresh_until = self._read_at(file) + horizon
@@ -389,6 +426,7 @@ class DeviceLane:
     def _take_rows(self, file: File, raw: bytes) -> dict[Metric, list[tuple[str, float]]]:
         found: dict[Metric, list[tuple[str, float]]] = {}
         seen: set[str] = set()
+        room = self._room(file)
         assert file.plan.rows is not None
         for count, (metric, labels, value) in enumerate(file.plan.rows(raw)):
             if count >= file.plan.bound:
@@ -396,13 +434,23 @@ class DeviceLane:
                 break
             prefix = self._prefixes.get((metric, labels))
             if prefix is None:
-                prefix = Series(metric, labels).prefix()
+                prefix = "" if metric in file.plan.unwanted else Series(metric, labels).prefix()
                 if len(self._prefixes) < _PREFIXES:
                     self._prefixes[metric, labels] = prefix
-            if prefix not in seen:
-                seen.add(prefix)
+            if not prefix or prefix in seen:
+                continue
+            seen.add(prefix)
+            if len(seen) <= room:
                 found.setdefault(metric, []).append((prefix, value))
+        self._rows_cut.pop(file.index, None)
+        if len(seen) > room:
+            self._rows_cut[file.index] = len(seen) - room
         return found
+
+    def _room(self, file: File) -> int:
+        """How many series `file` may give beside the others."""
+        others = (found for index, found in self.rows.items() if index != file.index)
+        return max(self.plan.room - sum(len(lines) for found in others for lines in found.values()), 0)
 
     def _malformed(self, file: File, raw: bytes, reason: str) -> None:
         self.figures.malformed[reason] = self.figures.malformed.get(reason, 0) + 1
@@ -439,6 +487,9 @@ class DeviceLane:
             self.values[place] = None
         if self.rows.pop(file.index, None) is not None:
             self._gathered = None
+            self._rows_cut.pop(file.index, None)
+        if file.followers:
+            self._following.changed(file, self._now)
 
     def _clear(self) -> None:
         for file in self._files[1 if self.plan.gated else 0 :]:
@@ -470,6 +521,8 @@ class DeviceLane:
     def _move(self, file: File, group: int) -> None:
         file.at = self._read_at(file)
         self._fresh_until = 0.0
+        if file.followers:
+            self._following.moving(file, group)
         if file.group != PARKED:
             self._groups[file.group].remove(file)
             self._settle(file.group)
@@ -478,6 +531,8 @@ class DeviceLane:
         if group != PARKED:
             self._groups[group].append(file)
             self._settle(group)
+        if file.followers:
+            self._following.regroup()
         self.memory.move(file.index, group)
 
     def _read_at(self, file: File) -> float:
