@@ -142,11 +142,11 @@ async def serve(
     *,
     sockets: Sequence[socket.socket] = (),
     web_config: str = "",
-    start: bool = True,
+    start: bool = False,
 ) -> Serving:
     """Bind `HOST:PORT`, `:PORT` or `[IPV6]:PORT`, one or several.
 
-    start: accept at once; without it, from `Serving.start` on.
+    Nothing is accepted before `Serving.start`, which is called here where `start` says so.
 
     Port 0 lets the kernel choose. sockets: ones that listen already, of systemd; they are closed at the end.
     web_config: the file with certificates and users for all of them, read before this returns, without a

@@ -2,16 +2,19 @@
 
 import asyncio
 import gzip
+import html
 import http.client
 import json
 import logging
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,6 +22,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gpudaemon import __version__
 from gpudaemon.errors import ConfigError
 from gpudaemon.export.http import Exposition, HttpInstruments, Limits
 from gpudaemon.export.own import private_registry
@@ -29,9 +33,12 @@ from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
 
 pytestmark = pytest.mark.live
 
+_T = TypeVar("_T")
+
 GAUGE = Metric(
     name="gpudaemon_test_watts", kind=Kind.GAUGE, unit=Unit.WATTS, help="T.", labels=("n",), abi="test"
 )
+FAILED = Metric(name="gpudaemon_daemon_failed_total", kind=Kind.COUNTER, help="T.", abi="test")
 REQUESTS = Metric(
     name="gpudaemon_daemon_requests_total", kind=Kind.COUNTER, help="T.", labels=("code",), abi="test"
 )
@@ -84,6 +91,10 @@ class Host:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
+    def run(self, of: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(of, self.loop).result(20)
+
     def own(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"gpudaemon_daemon_{name}", labels) or 0.0
 
@@ -91,14 +102,24 @@ class Host:
 @contextmanager
 def running(
     newest: Callable[[], Snapshot] | None = None,
+    *,
     ready: Callable[[], tuple[bool, str]] = lambda: (True, "ready"),
     limits: Limits | None = None,
     addresses: tuple[str, ...] = ("127.0.0.1:0",),
     html_pages: dict[str, Callable[[Snapshot], str]] | None = None,
+    web_config: str = "",
+    sockets: tuple[socket.socket, ...] = (),
+    start: bool = True,
+    subjects: dict[str, frozenset[str]] | None = None,
+    status: Callable[[], dict[str, str]] = dict,
 ) -> Iterator[Host]:
     registry = private_registry()
     counts = HttpInstruments.registered(
-        registry, requests=REQUESTS, scrapes_in_flight=IN_FLIGHT, render_seconds=RENDER
+        registry,
+        requests=REQUESTS,
+        scrapes_in_flight=IN_FLIGHT,
+        render_seconds=RENDER,
+        handshakes_failed=FAILED,
     )
     fixed = snapshot(1)
     exposition = Exposition(
@@ -108,13 +129,15 @@ def running(
         instruments=counts,
         limits=limits,
         html_pages=html_pages,
+        subjects=subjects,
+        status=status,
     )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        serving = asyncio.run_coroutine_threadsafe(serve(exposition, addresses), loop).result(20)
-        loop.call_soon_threadsafe(serving.start)
+        binding = serve(exposition, addresses, sockets=sockets, web_config=web_config, start=start)
+        serving = asyncio.run_coroutine_threadsafe(binding, loop).result(20)
         try:
             yield Host(exposition, serving, loop, registry)
         finally:
@@ -196,6 +219,44 @@ def test_the_landing_page_links_to_everything_and_escapes() -> None:
         assert b"<x>" not in body
         answer, body = host.get("/page%22%3Cx%3E")
         assert (answer.status, body) == (200, b"<p>1 ?</p>")
+
+
+HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\udcff\n"
+
+
+def test_no_name_of_a_device_or_a_driver_is_markup() -> None:
+    device = replace(
+        DEVICE, id=HOSTILE, driver=HOSTILE, kind=HOSTILE, state=HOSTILE, identity={"model": HOSTILE}
+    )
+    fixed = replace(snapshot(1), devices=(device,) * 300)
+    with running(lambda: fixed, status=lambda: {HOSTILE: HOSTILE}, ready=lambda: (False, HOSTILE)) as host:
+        answer, body = host.get("/")
+    page = body.decode()
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "script" not in re.findall(r"<\s*/?\s*(\w+)", page)
+    assert set(re.findall(r"<(\w+)", page)) <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "thead", "tbody", "tr",
+        "th", "td", "ul", "li", "a", "span",
+    }  # fmt: skip
+    assert "\x1b" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;" in page
+    assert len(page) < 500_000
+    assert "100 more" in page
+
+
+def test_the_landing_page_says_how_it_is() -> None:
+    hung = replace(DEVICE, id="0000:23:00.0", state="hung", age=None)
+    fixed = replace(snapshot(1), devices=(replace(DEVICE, age=0.25), hung))
+    with running(lambda: fixed, status=lambda: {"Reading": "paused"}, ready=lambda: (False, "1 of 2")) as host:
+        page = host.get("/")[1].decode()
+    text = " ".join(re.sub(r"<style>.*</style>|<[^>]*>", " ", page, flags=re.S).split())
+    assert __version__ in text
+    assert "Ready 1 of 2 Devices 1 hung , 1 ok Reading paused" in text
+    assert (
+        "0000:23:00.0 gpu amdgpu <b>\ufffd hung - 0000:03:00.0 gpu amdgpu <b>\ufffd ok 0.2 s"
+        in html.unescape(text)
+    )
+    assert '<meta name="viewport"' in page
 
 
 def test_devices_as_json(host: Host) -> None:
@@ -284,6 +345,77 @@ def test_a_bug_is_a_500_without_traceback_logged_once(caplog: pytest.LogCaptureF
         assert host.get("/-/healthy")[0].status == 200
         assert host.own("requests_total", code="500") == 3
     assert [record.getMessage() for record in caplog.records] == ["request failed"]
+
+
+# Collectors
+
+OTHER = Metric(name="gpudaemon_other", kind=Kind.GAUGE, help="O.", labels=("n",), abi="test")
+SUBJECTS = {
+    "one": frozenset({GAUGE.name}),
+    "two": frozenset({OTHER.name}),
+    "both": frozenset({GAUGE.name, OTHER.name}),
+}
+
+
+def two_metrics(version: int = 1) -> Snapshot:
+    blocks = {
+        metric: Block((Series(metric, ("0",)).prefix(),), (place,))
+        for place, metric in enumerate((GAUGE, OTHER))
+    }
+    samples = Samples("0000:03:00.0", blocks, (1.0, 2.0))
+    return Snapshot(at=0.0, version=version, samples=(samples,), devices=())
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("", {GAUGE.name, OTHER.name}),
+        ("?collect[]=one", {GAUGE.name}),
+        ("?collect%5B%5D=two", {OTHER.name}),
+        ("?collect[]=one&collect[]=two", {GAUGE.name, OTHER.name}),
+        ("?exclude[]=one", {GAUGE.name, OTHER.name}),  # "both" has it, too
+        ("?exclude[]=one&exclude[]=both", {OTHER.name}),
+        ("?collect=one", {GAUGE.name, OTHER.name}),
+        ("?else[]=x", {GAUGE.name, OTHER.name}),
+    ],
+)
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_a_page_of_some_collectors_has_their_metrics_and_the_daemons_own(
+    query: str, shown: set[str], accept: str
+) -> None:
+    fixed = two_metrics()
+    with running(lambda: fixed, subjects=SUBJECTS) as host:
+        for _ in range(2):
+            answer, body = host.get(f"/metrics{query}", Accept=accept)
+            assert answer.status == 200
+            found = {name for name in (GAUGE.name, OTHER.name) if f"# TYPE {name} " in body.decode()}
+            assert found == shown
+            assert b"process_resident_memory_bytes" in body
+        assert host.get()[1].count(b"gpudaemon_other{") == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("?collect[]=on", "no collector 'on'; did you mean one? allowed are both, one, two\n"),
+        ("?exclude[]=", "no collector ''; allowed are both, one, two\n"),
+        ("?collect[]=one&exclude[]=two", "collect[] and exclude[] cannot be combined\n"),
+        ("?collect[]=%00%0d%0aX:%20y", "no collector '\\x00\\r\\nX: y'; allowed are both, one, two\n"),
+    ],
+)
+def test_an_unknown_collector_is_refused(query: str, text: str) -> None:
+    with running(two_metrics, subjects=SUBJECTS) as host:
+        answer, body = host.get(f"/metrics{query}")
+        assert (answer.status, body.decode()) == (400, text)
+
+
+def test_renderings_that_are_kept_are_bounded() -> None:
+    subjects = {str(number): frozenset({f"gpudaemon_{number}"}) for number in range(40)}
+    fixed = two_metrics()
+    with running(lambda: fixed, subjects=subjects) as host:
+        for number in range(40):
+            host.get(f"/metrics?collect[]={number}")
+        assert len(host.exposition._pages._rendered) <= 8
 
 
 # Snapshots and sharing
@@ -567,3 +699,80 @@ def test_a_restart_can_bind_the_same_port_at_once() -> None:
         assert host.get()[0].status == 200
     with running(addresses=(f"127.0.0.1:{port}",)) as again:
         assert again.get()[0].status == 200
+
+
+# Binding and accepting
+
+
+def test_nothing_is_accepted_before_it_is_started_and_nobody_is_refused() -> None:
+    with running(start=False) as host, ThreadPoolExecutor(1) as pool:
+        threads = threading.active_count()
+        early = pool.submit(host.get)
+        time.sleep(0.3)
+        assert not early.done()
+        assert threading.active_count() == threads + 1  # ours
+        host.loop.call_soon_threadsafe(host.serving.start)
+        assert early.result(10)[0].status == 200
+        host.loop.call_soon_threadsafe(host.serving.start)
+        assert host.get()[0].status == 200
+
+
+def test_sockets_that_listen_already() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        unix.bind("")  # an abstract name the kernel chooses
+        unix.listen()
+        name = unix.getsockname()
+        with running(addresses=(), sockets=(tcp, unix)) as host:
+            assert [str(address) for address in host.serving.addresses] == [f"127.0.0.1:{tcp.getsockname()[1]}"]
+            assert host.get()[0].status == 200
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                client.connect(name)
+                client.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+                assert client.recv(65536).startswith(b"HTTP/1.0 200 ")
+
+
+def test_a_socket_that_does_not_listen_is_refused() -> None:
+    with socket.socket() as deaf, pytest.raises(ConfigError, match="not a listening"), running(sockets=(deaf,)):
+        pass
+
+
+def test_addresses_change_while_connections_live() -> None:
+    with running(addresses=("127.0.0.1:0", "127.0.0.2:0")) as host:
+        first, second = host.serving.addresses
+        with closing(http.client.HTTPConnection("127.0.0.2", second.port, timeout=10)) as kept:
+            kept.request("GET", "/-/healthy")
+            kept.getresponse().read()
+            connected = kept.sock
+            listening = host.serving._bound["127.0.0.1:0"]
+            host.run(host.serving.rebind(["127.0.0.1:0", "127.0.0.3:0"]))
+            assert host.serving._bound["127.0.0.1:0"] is listening
+            assert [address.host for address in host.serving.addresses] == ["127.0.0.1", "127.0.0.3"]
+            assert host.serving.addresses[0] == first
+            socket.create_connection(("127.0.0.3", host.serving.addresses[1].port), timeout=5).close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", second.port), timeout=5)
+            kept.request("GET", "/-/healthy")
+            assert kept.getresponse().read() == b"healthy\n"
+            assert kept.sock is connected
+
+
+def test_an_address_may_take_the_port_of_one_that_goes() -> None:
+    with running(addresses=(":0",)) as host:
+        port = host.port
+        host.run(host.serving.rebind(f"127.0.0.1:{port}"))
+        assert [str(address) for address in host.serving.addresses] == [f"127.0.0.1:{port}"]
+        assert host.get()[0].status == 200
+
+
+def test_a_new_address_that_cannot_be_bound_leaves_the_old_ones() -> None:
+    with running() as host, socket.create_server(("127.0.0.1", 0)) as other:
+        port, taken = host.port, other.getsockname()[1]
+        for addresses in ([f"127.0.0.1:{taken}"], ["127.0.0.4:0", f"127.0.0.1:{taken}"], ["nonsense"]):
+            with pytest.raises(ConfigError):
+                host.run(host.serving.rebind(addresses))
+            assert [str(address) for address in host.serving.addresses] == [f"127.0.0.1:{port}"]
+            assert host.get()[0].status == 200

@@ -70,7 +70,7 @@ def served() -> Iterator[int]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    serving = asyncio.run_coroutine_threadsafe(serve(exposition, "127.0.0.1:0"), loop).result(20)
+    serving = asyncio.run_coroutine_threadsafe(serve(exposition, "127.0.0.1:0", start=True), loop).result(20)
     try:
         yield serving.addresses[0].port
     finally:
