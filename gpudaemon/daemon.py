@@ -247,7 +247,7 @@ class Daemon:
         self._sampler.reconfigure(
             periods=_periods(config), selection=_selection(config), resting=config.resting
         )
-        self._finder.wanted = _Names(config.device.include, config.device.exclude)
+        self._finder.select(_Names(config.device.include, config.device.exclude))
         self._finder.look_again("reload")
 
     def _assemble(self) -> None:

@@ -1,6 +1,6 @@
 """The devices of this host over time: what is here, and what was here and is not any more. No I/O."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gpudaemon.discovery.expected import Expected, Info
 from gpudaemon.model.device import Device
@@ -20,6 +20,10 @@ def _nobody(_: str) -> Mapping[str, str] | None:
     return None
 
 
+def _any(_: str) -> bool:
+    return True
+
+
 class Inventory:
     """Devices by id, and the missing ones: GPUs that left and have not come back, or that should be here.
 
@@ -34,6 +38,8 @@ class Inventory:
         self.missing: dict[str, Device] = {}
         self._info: Info = _nobody
         self._compared = False
+        self.wanted: Callable[[str], bool] = _any
+        """Whether a device with this id is looked at at all: one that is not is not missed either."""
 
     def update(self, devices: Iterable[Device]) -> bool:
         """Take over what a scan found; True where anything changed."""
@@ -72,7 +78,7 @@ class Inventory:
     def _miss(self) -> bool:
         """Take over who is missing; until a scan is complete those of former runs are not counted."""
         missing = self.expected.compare(self._info) if self._compared else self.expected.left()
-        now = {known.id: known.device for known in missing}
+        now = {known.id: known.device for known in missing if self.wanted(known.id)}
         if now == self.missing:
             return False
         self.missing = now

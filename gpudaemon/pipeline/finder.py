@@ -61,10 +61,14 @@ class Finder:
         self._changed_at = time.monotonic()
         self._rescans_done = 0
         self._logged: frozenset[str] = frozenset()
-        self.wanted = wanted
+        self.select(wanted)
         self.scanned = False
         """whether every device that is here has been handed to the sampler once"""
         self._wanted.set()
+
+    def select(self, wanted: Callable[[str], bool]) -> None:
+        """Look at these devices only, from the next scan on."""
+        self._inventory.wanted = wanted
 
     def listen(self, source: str) -> None:
         """Take events from `source` from now on. Raises ConfigError."""
@@ -110,8 +114,9 @@ class Finder:
 
     def _take(self, devices: tuple[Device, ...], unclaimed: tuple[Device, ...]) -> None:
         """Take over what a scan found, and have the class read of PCI functions that may be GPUs."""
-        devices = tuple(device for device in devices if self.wanted(device.id))
-        unclaimed = tuple(device for device in unclaimed if self.wanted(device.id))
+        wanted = self._inventory.wanted
+        devices = tuple(device for device in devices if wanted(device.id))
+        unclaimed = tuple(device for device in unclaimed if wanted(device.id))
         ids = {device.id for device in unclaimed}
         self._classes = {id_: value for id_, value in self._classes.items() if id_ in ids}
         unknown = tuple(device for device in unclaimed if device.id not in self._classes)

@@ -120,7 +120,7 @@ class Publisher:
         self._own(lines)
         self._missing(lines)
         for id_, entry in self._sampler.entries.items():
-            lane = entry.lane
+            lane = entry.shown
             if lane is not None and lane.plan.blocks:
                 part = lane.samples(now)
                 samples.append(part)

@@ -60,8 +60,8 @@ class Entry:
 
     lane: None while it is quarantined from the start. facts: None until they are read.
     held: (pid, file) of the former reader that holds it; held_since: since when it does.
-    told: how many records came of it. outdated: a new plan waits until its read comes back. paused: nothing is
-    read now.
+    told: how many records came of it. former: of the plan before, while facts for the next are read.
+    outdated: a new plan waits until the stuck read comes back. paused: nothing is read now.
     """
 
     device: Device
@@ -72,8 +72,17 @@ class Entry:
     held: tuple[int, str] | None = None
     held_since: float = 0.0
     told: int = 0
+    former: DeviceLane | None = None
     outdated: bool = False
     paused: bool = False
+
+    @property
+    def shown(self) -> DeviceLane | None:
+        """The lane whose values are served."""
+        lane = self.lane
+        if lane is None or lane.plan.blocks or self.former is None:
+            return lane
+        return self.former if lane.state in (Outcome.OK, Outcome.STALE) else lane
 
     @property
     def state(self) -> Outcome:
@@ -270,6 +279,7 @@ class Sampler:
             self._queue(entry, lane)
         else:
             self._close(entry)
+            entry.former = lane if facts is not None else None
             entry.facts = None
             self._open(entry)
 
@@ -279,12 +289,14 @@ class Sampler:
         number = self._numbers
         groups = [file.group for file in plan.files]
         memory = self._memory(plan, number, groups)
-        before = entry.lane
+        before = [lane for lane in (entry.former, entry.lane) if lane is not None]
         entry.lane = DeviceLane(
             number, plan, memory, entry.figures, entry.created, gone=self._gone, resting=self._resting
         )
-        if before is not None:
-            entry.lane.inherit(before)
+        for lane in before:
+            entry.lane.inherit(lane)
+        if plan.blocks:
+            entry.former = None
         if len(plan.files) == plan.gated:
             # Nothing to read, as of a partition: the reader never answers for it, and nothing is wanting.
             entry.lane.state, entry.lane.answered = Outcome.OK, True
