@@ -4,5 +4,8 @@ scan            sysfs as it stands -> devices
 inventory       devices now against devices before: added, changed, removed, missing
 expected        the GPUs there should be: configured, or learnt
 inventory_file  what is learnt, across reboots
-interfaces      the kernel interfaces this program uses or will use, and which of them are here
+wedged          GPUs whose driver gave them up
+interfaces      the kernel interfaces this program uses or will use
+host            what may be seen of a host without touching a device
+interface_probe which interfaces are here, and why not
 """
