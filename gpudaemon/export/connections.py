@@ -39,18 +39,25 @@ _PLAIN = (
 class _Pending:
     """A connection that is not yet the HTTP server's. socket: None once asyncio has it, which closes it."""
 
-    __slots__ = ("client", "protocol", "socket", "task")
+    __slots__ = ("client", "leaving", "protocol", "socket", "task")
 
     def __init__(self, connection: socket.socket, client: str) -> None:
         self.socket: socket.socket | None = connection
         self.client = client
+        self.leaving = False
         self.task: asyncio.Task[None] | None = None
         self.protocol: web.RequestHandler | None = None
 
     @property
     def counts(self) -> bool:
-        """False once the HTTP server counts it."""
-        return self.protocol is None or self.protocol.transport is None
+        """False once the HTTP server counts it, or it was told to go."""
+        return not self.leaving and (self.protocol is None or self.protocol.transport is None)
+
+    def leave(self) -> None:
+        """Give it up; its task ends within two rounds of the loop."""
+        self.leaving = True
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Connections:
@@ -233,8 +240,7 @@ class Connections:
             ranks[2 if one in self._busy else 0].append(partial(_cut, one, transport))
         for pending in reversed(waiting):
             ranks = held.setdefault(pending.client, ([], [], []))
-            if pending.task is not None:
-                ranks[1].append(pending.task.cancel)
+            ranks[1].append(pending.leave)
         for _ in range(excess):
             greediest = max(held.values(), key=lambda ranks: sum(map(len, ranks)))
             next(rank for rank in greediest if rank).pop()()

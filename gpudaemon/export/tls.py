@@ -3,11 +3,12 @@
 Everything here may open files and belongs in a thread once the daemon runs.
 """
 
+import ipaddress
 import os
 import ssl
 import stat
 from asyncio import sslproto
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from gpudaemon.errors import ConfigError
@@ -52,8 +53,16 @@ def make_context(config: TlsConfig, path: str) -> ssl.SSLContext:
 
 def allowed_name(certificate: Mapping[str, object] | None, allowed: Sequence[str]) -> bool:
     """Whether one of the subject's alternative names (DNS, IP, e-mail, URI) is exactly one that is allowed."""
-    names = (certificate or {}).get("subjectAltName", ())
-    return any(name in allowed for _, name in names)  # type: ignore[attr-defined]
+    names: Iterable[tuple[str, str]] = (certificate or {}).get("subjectAltName", ())  # type: ignore[assignment]
+    return any((_address(name) if kind == "IP Address" else name) in allowed for kind, name in names)
+
+
+def _address(text: str) -> str:
+    """An address as it is usually written: OpenSSL prints those of IPv6 in capitals and in full."""
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return text
 
 
 def open_to_others(path: str) -> bool:
