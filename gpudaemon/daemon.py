@@ -420,7 +420,7 @@ def _selection(config: Config) -> "Selection":
 
     metric = config.metric
     wanted = _Names(metric.include, metric.exclude) if metric.include or metric.exclude else None
-    return Selection(config.collectors, wanted, metric.limit)
+    return Selection(config.collectors, wanted, metric.limit, fast=config.periods[-1])
 
 
 def _periods(config: Config) -> "Periods":

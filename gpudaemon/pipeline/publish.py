@@ -202,6 +202,8 @@ class Publisher:
                 lines.add(metric, value, id_)
         if lane is None:
             return
+        if dropped := lane.series_dropped:
+            lines.add(rows.SERIES_DROPPED, dropped, id_)
         if lane.power:
             lines.add_states(runtime_power.POWER_STATE, RUNTIME_STATUSES, lane.power, id_)
         for path, period, cost in lane.demoted():

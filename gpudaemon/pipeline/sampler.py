@@ -165,11 +165,16 @@ class Sampler:
 
     def reconfigure(self, *, periods: Periods, selection: Selection, resting: bool) -> None:
         """Plan every device anew where this is another configuration; what is known stays known meanwhile."""
-        if (periods, selection, resting) == (self._periods, self._selection, self._resting):
-            return
+        before = (self._periods.deadline, self._selection, self._resting)
+        periods_changed = periods != self._periods
         self._periods, self._selection, self._resting = periods, selection, resting
-        for entry in self.entries.values():
-            self._plan_anew(entry)
+        if (periods.deadline, selection, resting) != before:
+            for entry in self.entries.values():
+                self._plan_anew(entry)
+        elif periods_changed:
+            for entry in self.entries.values():
+                if entry.lane is not None:
+                    entry.lane.set_periods(periods.by_group())
 
     def pause(self, paused: bool) -> None:
         """Read nothing, or read again. What hangs stays in quarantine either way."""
@@ -313,6 +318,7 @@ class Sampler:
         if entry.lane is not None:
             self._by_number.pop(entry.lane.number, None)
             self._link.drop_lane(entry.lane.number)
+            entry.lane.settle()
             entry.lane = None
 
     def _facts_read(self, entry: Entry, lane: DeviceLane) -> None:

@@ -219,3 +219,16 @@ def test_every_thread_keeps_to_its_processors(
         reload(daemon, file, f'[cpu]\nserver = "{second}"\nreader = "{first}"')
         until(lambda: kept(daemon.reader) == {frozenset({first})}, 10)
         assert kept(daemon.pid) == kept(daemon.launcher) == {frozenset({second})}
+
+
+def test_a_limit_of_series_is_kept_and_told(host: HostProcess, file: Path) -> None:
+    file.write_text("[metric]\nlimit = 10")
+    with RunningDaemon(host, "--config.file", str(file)) as daemon:
+        page = daemon.metrics()
+        dropped = page[f'gpudaemon_daemon_series_dropped{{device="{GPU}"}}']
+        own = [name for name in page.data(GPU) if not name.startswith(("gpudaemon_device_", "gpudaemon_runtime_"))]
+        assert len(own) <= 10
+        page = reload(daemon, file, "")
+        daemon.until(lambda: not daemon.metrics().family("gpudaemon_daemon_series_dropped"), 5)
+        assert dropped > 100
+        assert len(daemon.metrics().data(GPU)) > 100

@@ -4,7 +4,12 @@ import argparse
 import os
 import re
 
-from gpudaemon.cli import _parser
+import pytest
+
+from gpudaemon.cli import _manual, _parser
+from gpudaemon.config import options
+from gpudaemon.config.text import sample
+from gpudaemon.config.text import table as option_table
 from gpudaemon.export.reference import reference
 from gpudaemon.metrics import table
 from gpudaemon.model.forbidden import FORBIDDEN
@@ -42,6 +47,46 @@ def test_metrics_reference_is_fresh() -> None:
     assert read("docs/metrics.md") == reference(table()), f"make it anew: {fresh}"
 
 
+def test_the_sample_configuration_is_fresh() -> None:
+    assert read("config/gpudaemon.toml") == sample(), "make it anew: gpudaemon config --sample"
+
+
+def test_the_manual_page_is_fresh() -> None:
+    assert read("docs/gpudaemon.8") == _manual(), "make it anew: gpudaemon config --manual"
+
+
+def test_every_option_says_the_same_everywhere() -> None:
+    """The README's table, `--help`, the sample and the manual page: one text, from one declaration."""
+    readme, said = read("README.md"), help_of("run")
+    _, _, rest = readme.partition("<!-- options: ")
+    assert rest.partition("-->\n")[2].partition("<!-- end -->\n")[0] == option_table(), (
+        "make it anew: gpudaemon config --table"
+    )
+    sample_text = " ".join(read("config/gpudaemon.toml").replace("\n# ", " ").split())
+    manual_text = read("docs/gpudaemon.8").replace("\\-", "-")
+    for option in options():
+        for place, text in (
+            ("README", readme),
+            ("--help", said),
+            ("sample", sample_text),
+            ("manual", manual_text),
+        ):
+            assert " ".join(option.description.split()) in text, f"{place}: {option.key}"
+            assert option.flag in text, f"{place}: {option.flag}"
+        assert f"#{option.key.rpartition('.')[2]} = " in sample_text
+
+
+def help_of(command: str) -> str:
+    """What `--help` of a command says, its line breaks taken away."""
+    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    # Wide enough that no word with a hyphen is broken.
+    width = {"COLUMNS": "10000"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in width.items():
+            patch.setenv(name, value)
+        return " ".join(commands.choices[command].format_help().split())
+
+
 def test_forbidden_files_are_fresh() -> None:
     _, _, rest = read("docs/devices-left-alone.md").partition(BEGIN)
     assert rest.partition(END)[0] == forbidden_table()
@@ -50,7 +95,8 @@ def test_forbidden_files_are_fresh() -> None:
 def test_readme_names_flags_that_exist() -> None:
     # Flags of gpudaemon are dotted or are in the table of flags; those of pip and others are neither.
     text = read("README.md")
-    named = set(re.findall(r"(--[a-z]+\.[a-z-]+)", text))
+    named = set(re.findall(r"(--[a-z]+(?:\.[a-z-]+)+)", text))
+    named.discard("--read.dedline")  # an example of what is refused
     named.update(re.findall(r"^\| `(--[a-z.-]+)", text, re.MULTILINE))
     assert named, "the README names no flag any more"
     assert named <= flags()
