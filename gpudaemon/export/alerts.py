@@ -169,12 +169,14 @@ ALERTS = (
     ),
     Alert(
         name="GpuPcieErrors",
-        expression=f"sum by ({KEY}, severity) "
-        f"({increase(pcie.AER_MESSAGES, EVERYWHERE, '15m', severity=('nonfatal', 'fatal'))}) > 0",
+        # The rule has a label `severity` of its own, which would make one of two.
+        expression=f"sum by ({KEY}, error) (label_replace("
+        f"{increase(pcie.AER_MESSAGES, EVERYWHERE, '15m', severity=('nonfatal', 'fatal'))}, "
+        '"error", "$1", "severity", "(.+)")) > 0',
         holds="0s",
         keeps="15m",
         severity="critical",
-        summary="{{ $labels.severity }} PCIe errors at {{ $labels.device }} on {{ $labels.instance }}",
+        summary="{{ $labels.error }} PCIe errors at {{ $labels.device }} on {{ $labels.instance }}",
         description='{{ $value | printf "%.0f" }} uncorrected error messages in 15 minutes.',
     ),
     Alert(
