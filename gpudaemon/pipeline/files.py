@@ -18,7 +18,8 @@ class File:
     counters among its values. group: the reader's, now; moved: since when; at: read well then, before it moved.
     raw: content last taken over, None where nothing is known.
     began: like `at`, the moment at which that reading began. followers: what is made of its values.
-    failures, retry: in a row, and when it is asked again. cost, slow: of the last slow read, and how often.
+    failures, retry: in a row, and when it is asked again. cost, slow: of the last slow read, and how often;
+    slow_since, slow_at: when slow reads in a row began, and when the last ended.
     """
 
     __slots__ = (
@@ -35,6 +36,8 @@ class File:
         "raw",
         "retry",
         "slow",
+        "slow_at",
+        "slow_since",
         "start",
     )
 
@@ -54,6 +57,8 @@ class File:
         self.failures = 0
         self.retry = 0.0
         self.slow = 0
+        self.slow_since = 0.0
+        self.slow_at = 0.0
         self.cost = 0.0
 
 

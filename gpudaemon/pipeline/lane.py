@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _WORST_FRESHNESS = 3.0
 _PREFIXES = 4096
 _SLOW_CHAIN = 0.02
+_SLOW_FOR = 0.9
+"""Seconds over which a file must have been slow: two readings of one that is read each second."""
 
 
 class _Bits(dict[int, tuple[int, ...]]):
@@ -39,6 +41,7 @@ class _Bits(dict[int, tuple[int, ...]]):
 
 _BITS = _Bits()
 _CADENCES = (1 << DEMOTED) - 1
+_DEMOTED = (1 << RETRY_GROUP) - 1 & ~_CADENCES
 
 
 class DeviceLane:
@@ -185,7 +188,9 @@ class DeviceLane:
         reads[Outcome.OK] = reads.get(Outcome.OK, 0) + good
         self.figures.read_seconds += ended - started
         if ended - started > _SLOW_CHAIN:
-            self._weigh([file for group in _BITS[groups] for file in self._groups[group]])
+            self._weigh([file for group in _BITS[groups] for file in self._groups[group]], started, ended)
+        elif groups & _DEMOTED:
+            self._bring_back([file for group in _BITS[groups & _DEMOTED] for file in self._groups[group]])
         if self._groups[RETRY_GROUP]:
             self._send_home()
         self._conclude(good, gone, ended)
@@ -551,22 +556,38 @@ class DeviceLane:
             if file.raw is not None:
                 self._move(file, file.plan.group)
 
-    def _weigh(self, files: list[File]) -> None:
-        """After a slow chain: files that are twice too dear for their period get a slower one of their own."""
+    def _weigh(self, files: list[File], started: float, ended: float) -> None:
+        """After a slow chain: files that are too dear for their period get a slower one of their own.
+
+        Too dear is one that is so twice and for a second: a moment in which the machine was busy does not make
+        a file slow that is read twenty times a second.
+        """
+        cheap = []
         for file in files:
             if file.group in (PARKED, RETRY_GROUP):
                 continue
             file.cost = cost = self.memory.costs[file.index]
             period = self.memory.periods[file.group]
             if is_slow(cost, period):
+                if file.group == file.plan.group and started - file.slow_at > 3 * period:
+                    file.slow, file.slow_since = 0, started
                 file.slow += 1
-                if file.slow >= 2:
+                file.slow_at = ended
+                if file.slow >= 2 and started - file.slow_since >= _SLOW_FOR:
                     group = demoted_group(cost, period)
                     if group != file.group:
+                        file.slow = 2
                         self._move(file, group)
-            elif file.slow and not is_slow(cost, self.memory.periods[file.plan.group]):
+            elif not is_slow(cost, self.memory.periods[file.plan.group]):
+                cheap.append(file)
+        self._bring_back(cheap)
+
+    def _bring_back(self, files: list[File]) -> None:
+        """Files that were read fast enough for the period they came from; twice so, they return to it."""
+        for file in files:
+            if file.slow and file.group != PARKED:
                 file.slow -= 1
-                if not file.slow:
+                if not file.slow and file.group != file.plan.group:
                     self._move(file, file.plan.group)
 
     def _see_power(self, chain: int) -> int:

@@ -280,15 +280,25 @@ def test_a_window_is_served_until_its_successor_should_have_come() -> None:
     assert bench.window() == (90, 90, pytest.approx(90))
 
 
+def _slowly(bench: Bench) -> None:
+    bench.read(power=watts(80), told=False)
+    mask, chain, started, _ = bench.late.pop()
+    bench.now += 0.3
+    bench.lane.finished(mask, chain, started, bench.now)
+
+
 def test_a_file_demoted_for_its_cost_has_no_windows() -> None:
     bench = Bench()
     index = [file.path for file in bench.plan.files].index(POWER)
     bench.reader.costs[index] = 0.3
     _to_boundary(bench)
-    for _ in range(2):
-        bench.now += 0.1
-        bench.read(power=watts(80))
-        bench.lane.finished(1 << 3, bench.chain, bench.now, bench.now + 0.3)
+    for _ in range(3):
+        _slowly(bench)
+    bench.read(1.0)
+    for _ in range(3):
+        _slowly(bench)
+    assert not bench.lane.demoted()  # a busy moment, and another one
+    _slowly(bench)
     assert bench.lane.demoted()
     for _ in range(320):
         bench.read(busy=b"50\n")
