@@ -20,12 +20,12 @@ from gpudaemon.discovery.inventory import Inventory
 from gpudaemon.metrics import gpu, hwmon, pcie
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.health import Finding, Report, Verdict
-from gpudaemon.model.metric import Metric
+from gpudaemon.model.metric import Metric, Series
 from gpudaemon.model.outcome import Outcome
 from gpudaemon.model.snapshot import Block, Samples
 from gpudaemon.pipeline.sampler import Entry
 
-__all__ = ["Health", "Standing", "Thresholds", "infos", "labels_of"]
+__all__ = ["Health", "Standing", "Thresholds", "info_prefix", "infos", "labels_of"]
 
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
@@ -253,12 +253,18 @@ def infos(entries: Mapping[str, Entry]) -> Callable[[str], Mapping[str, str] | N
 
     def info(id_: str) -> Mapping[str, str] | None:
         entry = entries.get(id_)
-        if entry is None or entry.lane is None or entry.facts is None:
+        lane = entry.shown if entry is not None else None
+        if entry is None or lane is None or entry.facts is None:
             return None
-        block = entry.lane.plan.blocks.get(gpu.INFO)
+        block = lane.plan.blocks.get(gpu.INFO)
         return labels_of(block.prefixes[0]) if block is not None else None
 
     return info
+
+
+def info_prefix(info: Mapping[str, str]) -> str:
+    """The `gpudaemon_gpu_info` series of labels that were kept: a label of a newer version is empty."""
+    return Series(gpu.INFO, tuple(info.get(label, "") for label in gpu.INFO.labels)).prefix()
 
 
 def _standing(entry: Entry, now: float, had_driver: str, wedged: str) -> Standing:
