@@ -129,6 +129,10 @@ class InventoryFile:
             with open(os.open(new, flags, 0o644), "wb") as stream:
                 stream.write(content)
                 stream.flush()
+                if os.geteuid() == 0:
+                    # The administrator's `forget` must leave a file that the service's user can read.
+                    owner = os.stat(self._directory)
+                    os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
                 os.fsync(stream.fileno())
             os.replace(new, self._path)
             self._sync_directory()

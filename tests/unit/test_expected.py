@@ -416,6 +416,15 @@ def test_the_file_is_not_for_others_to_write(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "inventory.json").stat().st_mode) & 0o022 == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_writes_belongs_to_the_service(tmp_path: Path) -> None:
+    os.chown(tmp_path, 61234, 61235)
+    file = kept(tmp_path)
+    assert file.store(file.render(learnt(A)))
+    status = (tmp_path / "inventory.json").stat()
+    assert (status.st_uid, status.st_gid) == (61234, 61235)
+
+
 def test_the_machine_is_hashed(tmp_path: Path) -> None:
     path = tmp_path / "machine-id"
     path.write_text("0123456789abcdef0123456789abcdef\n")
