@@ -11,6 +11,7 @@ from gpudaemon.model.device import Device, DeviceKind
 
 KNOWN = [
     "gpu_busy_percent",
+    "gpu_metrics",
     "mem_info_vram_used",
     "pp_dpm_sclk",
     "pp_dpm_pcie",

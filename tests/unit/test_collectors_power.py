@@ -231,3 +231,31 @@ def test_a_chip_with_every_sort_of_file_shows_what_node_exporter_shows(tmp_path:
     assert page.malformed == []
     compared, different = node_exporter.differences(theirs, page.samples)
     assert different == [] and compared == 36
+
+
+def test_what_moves_fast_is_read_fast_where_that_is_cheap() -> None:
+    names = chip(
+        3,
+        *("name", "power1_average", "power1_cap", "freq1_input", "in0_input", "fan1_input"),
+        *("temp1_input", "temp1_label", "temp2_input", "temp2_label", "temp3_input", "temp3_label"),
+    )
+    base = "hwmon/hwmon3/"
+    labels = {
+        f"{base}temp1_label": b"edge\n",
+        f"{base}temp2_label": b"junction\n",
+        f"{base}temp3_label": b"mem\n",
+    }
+
+    def fast(device: Device, name: bytes) -> set[str]:
+        planned = POWER.attributes(device, {**labels, f"{base}name": name})
+        return {one.path.removeprefix(base) for one in planned if one.cadence is Cadence.FAST}
+
+    wanted = {"power1_average", "freq1_input", "temp1_input", "temp2_input"}
+    assert fast(gpu(*names), b"amdgpu\n") == wanted
+    # Where there is a momentary value, the average beside it is not what power is known by.
+    both = gpu(*names, f"{base}power1_input")
+    assert fast(both, b"amdgpu\n") == wanted - {"power1_average"} | {"power1_input"}
+    # A chip of another kind may sit on a slow bus, also below the same device.
+    assert fast(gpu(*names), b"ina3221\n") == fast(gpu(*names), b"") == set()
+    other = Device(id="x", kind=DeviceKind.GPU, path="devices/x", driver="nouveau", names=frozenset(names))
+    assert fast(other, b"nouveau\n") == fast(board(*names), b"amdgpu\n") == set()

@@ -1,16 +1,26 @@
 """A device becomes a plan: pure, gate first, nothing forbidden, no series twice."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudaemon.discovery.scan import scan
-from gpudaemon.metrics import gpu
+from gpudaemon.metrics import gpu, pcie
 from gpudaemon.mock import build
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.forbidden import is_forbidden
 from gpudaemon.model.metric import Kind
-from gpudaemon.pipeline.plan import GATE, Selection, facts_needed, facts_plan, make_plan, reader_plan
+from gpudaemon.pipeline.plan import (
+    GATE,
+    DevicePlan,
+    Selection,
+    facts_needed,
+    facts_plan,
+    make_plan,
+    reader_plan,
+)
 
 PATH = "devices/pci0000:00/0000:03:00.0"
 
@@ -131,3 +141,88 @@ def test_any_device_with_any_facts_can_be_planned(
     assert (paths[:1] == [GATE]) is (GATE in names) or not plan.gated
     prefixes = [prefix for block in plan.blocks.values() for prefix in block.prefixes]
     assert len(set(prefixes)) == len(prefixes)
+
+
+HWMON = "hwmon/hwmon0/"
+CARD = [
+    *(GATE, "gpu_busy_percent", "mem_busy_percent", "current_link_speed", "aer_dev_fatal", "vendor"),
+    *(HWMON + name for name in ("name", "power1_average", "power1_cap", "temp1_input", "temp1_crit")),
+    *("power/control", "power/autosuspend_delay_ms", "power/runtime_active_time"),
+]
+CARD_FACTS = {HWMON + "name": b"amdgpu\n"}
+RESTING = {"gpu_busy_percent", "mem_busy_percent", "power/control", "power/autosuspend_delay_ms"}
+
+
+def paths(plan: DevicePlan) -> set[str]:
+    return {file.path for file in plan.files} - {GATE}
+
+
+def names_of(plan: DevicePlan) -> set[str]:
+    return {metric.name for metric in plan.blocks}
+
+
+def chosen(expression: str, limit: int = 1_000_000) -> DevicePlan:
+    wanted = re.compile(expression).fullmatch
+    return make_plan(device(*CARD), CARD_FACTS, Selection(None, lambda name: wanted(name) is not None, limit))
+
+
+def test_files_nobody_wants_anything_of_are_not_read() -> None:
+    plan = chosen("gpudaemon_gpu_power_watts")
+    assert names_of(plan) == {"gpudaemon_gpu_power_watts"}
+    assert paths(plan) == {HWMON + "power1_average"} | RESTING
+    nothing = chosen("nothing")
+    assert (nothing.blocks, paths(nothing)) == ({}, RESTING)
+    assert nothing.windows == nothing.integrals == nothing.updates == ()
+
+
+def test_what_is_derived_keeps_the_files_it_is_made_of() -> None:
+    energy = chosen("gpudaemon_gpu_energy_joules_total")
+    assert names_of(energy) == {"gpudaemon_gpu_energy_joules_total"}
+    assert paths(energy) == {HWMON + "power1_average"} | RESTING
+    capped = chosen("gpudaemon_gpu_power_above_cap_seconds_total")
+    assert paths(capped) == {HWMON + "power1_average", HWMON + "power1_cap"} | RESTING
+    windows = chosen("gpudaemon_gpu_power_window_maximum_watts")
+    assert len(windows.blocks[gpu.POWER_WINDOW.maximum].prefixes) == 2
+    assert paths(windows) == {HWMON + "power1_average"} | RESTING
+    updates = chosen("gpudaemon_gpu_power_sensor_update_seconds")
+    assert paths(updates) == {HWMON + "power1_average"} | RESTING
+
+
+def test_rows_found_in_contents_are_wanted_or_not() -> None:
+    both = chosen("gpudaemon_pcie_aer_.*")
+    assert paths(both) == {"aer_dev_fatal"} | RESTING
+    one = chosen("gpudaemon_pcie_aer_errors_total")
+    file = next(file for file in one.files if file.path == "aer_dev_fatal")
+    assert file.unwanted == {pcie.AER_MESSAGES}
+
+
+def test_a_limit_drops_the_same_series_each_time() -> None:
+    whole = make_plan(device(*CARD), CARD_FACTS)
+    count = sum(len(block.prefixes) for block in whole.blocks.values())
+    assert (whole.dropped, whole.room) == (0, 1_000_000 - count)
+    for limit in (0, 1, 5, count - 1, count, count + 3):
+        plan = make_plan(device(*CARD), CARD_FACTS, Selection(limit=limit))
+        served = [prefix for block in plan.blocks.values() for prefix in block.prefixes]
+        assert len(served) == min(limit, count)
+        assert plan.dropped == count - len(served)
+        assert plan.room == limit - len(served)
+        assert plan.blocks == make_plan(device(*CARD), CARD_FACTS, Selection(limit=limit)).blocks
+    # What is made of other series goes first, then the collectors from behind: gpu stays longest.
+    base = make_plan(device(*CARD), CARD_FACTS, Selection(limit=12))
+    assert not any("window" in name or name.endswith("joules_total") for name in names_of(base))
+    few = make_plan(device(*CARD), CARD_FACTS, Selection(limit=3))
+    assert names_of(few) == {"gpudaemon_gpu_info", "gpudaemon_gpu_busy_ratio"}
+    assert HWMON + "temp1_input" not in paths(few)
+
+
+@pytest.mark.parametrize(
+    ("fast", "lengths"), [(0.1, {"15s", "60s"}), (3, {"15s", "60s"}), (3.1, {"60s"}), (15, set())]
+)
+def test_windows_exist_where_enough_readings_fit(fast: float, lengths: set[str]) -> None:
+    plan = make_plan(device(*CARD), CARD_FACTS, Selection(fast=fast))
+    rows = plan.blocks.get(gpu.POWER_WINDOW.mean)
+    found = set() if rows is None else {re.findall('window="([^"]+)"', prefix)[0] for prefix in rows.prefixes}
+    assert found == lengths
+    # mem_busy_percent is not read fast: no windows of it
+    busy = plan.blocks.get(gpu.BUSY_WINDOW.mean)
+    assert len(busy.prefixes if busy is not None else ()) == len(lengths)
