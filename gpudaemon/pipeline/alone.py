@@ -1,8 +1,8 @@
 """One look at a time: programs that look at this host's devices without a daemon take turns.
 
 Each look at a device that hangs may leave a process behind that cannot end. It leaves a note (`holders`) as
-well, and the next look leaves that device alone; but two that run at once do not know of each other. The lock is
-flock(2) on a file of the runtime directory: it goes with its process, and the reader does not inherit it.
+well, and the next look leaves that device alone; but two that run at once do not know of each other. The lock
+is flock(2) on a file of the runtime directory: it goes with its process, and the reader does not inherit it.
 """
 
 import fcntl
