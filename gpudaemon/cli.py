@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gpudaemon import __version__
 from gpudaemon.config import Config, Flag, default_file, load, nearest, options, sections
 from gpudaemon.config.text import effective, help_text, manual, sample, table
 from gpudaemon.errors import GpudaemonError
+
+if TYPE_CHECKING:
+    from gpudaemon.model.health import Report
 
 __all__ = ["main"]
 
@@ -87,6 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     listing = command("list", "the devices of this host and how they answer", _list)
     listing.add_argument("--json", action="store_true", help="as JSON")
     _daemon_flags(listing)
+
+    health = command("health", "whether this host's GPUs are fit for work: status 0, 1 not, 2 unknown", _health)
+    which = health.add_mutually_exclusive_group()
+    which.add_argument("--device", metavar="ID", help="this one only: a PCI address, cardN or renderDN")
+    which.add_argument("--expect", type=int, default=0, metavar="N", help="not fit with fewer GPUs than this")
+    health.add_argument("--strict", action="store_true", help="degraded is not fit either")
+    health.add_argument("--json", action="store_true", help="as JSON")
+    _daemon_flags(health)
+
+    forget = command("forget", "a missing GPU was taken out on purpose: expect it no more", _forget)
+    forget.add_argument("device", metavar="ID", help="its PCI address")
+    _daemon_flags(forget)
 
     pausing = command("pause", "have the running daemon read nothing for a while", _pause)
     pausing.add_argument(
@@ -170,11 +185,61 @@ def _list(arguments: argparse.Namespace) -> None:
 
     config = _config(arguments)
     set_up("error" if config.log.level == "info" else config.log.level)
-    devices = look(config).devices
+    devices = look(config)[0].devices
     if arguments.json:
         print(json.dumps(as_json(devices), indent=2))
     else:
         print(as_table(devices))
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    from gpudaemon.view import health as view
+
+    report = _report(_config(arguments))
+    if arguments.device:
+        report = view.only(report, arguments.device)
+    if arguments.expect:
+        report = view.expecting(report, arguments.expect)
+    print(json.dumps(view.as_json(report), indent=2) if arguments.json else view.as_text(report))
+    return view.exit_status(report, strict=arguments.strict)
+
+
+def _report(config: Config) -> "Report":
+    """The running daemon's verdicts; where none runs, those of one look."""
+    from gpudaemon.daemon import control_socket, look
+    from gpudaemon.errors import Malformed
+    from gpudaemon.export.control import ControlError, NoDaemon, ask
+    from gpudaemon.log import set_up
+    from gpudaemon.pipeline.alone import Alone, CannotNote
+    from gpudaemon.view.health import from_json, no_answer
+
+    try:
+        return from_json(ask(control_socket(config), "GET", "/health")[1])
+    except NoDaemon:
+        set_up("error")
+        try:
+            with Alone(config.path.runtime):
+                return look(config)[1]
+        except (CannotNote, TimeoutError) as error:
+            return no_answer(str(error))
+    except Malformed:
+        return no_answer("the daemon that runs is of another version")
+    except ControlError as error:
+        return no_answer(str(error))
+
+
+def _forget(arguments: argparse.Namespace) -> None:
+    from gpudaemon.discovery.expected import full_id
+    from gpudaemon.discovery.inventory_file import InventoryFile, machine
+    from gpudaemon.export.control import NoDaemon
+
+    config = _config(arguments)
+    try:
+        _tell(f"/inventory/forget?device={arguments.device}", arguments)
+    except NoDaemon:
+        file = InventoryFile(config.path.state, machine(), sysfs=config.path.sysfs)
+        if not file.forget(full_id(arguments.device)):
+            raise GpudaemonError(file.problem or f"{arguments.device}: not remembered") from None
 
 
 def _pause(arguments: argparse.Namespace) -> None:

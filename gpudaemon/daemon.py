@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gpudaemon.export.control import Control
     from gpudaemon.export.serve import Serving
+    from gpudaemon.model.health import Report
     from gpudaemon.model.snapshot import Snapshot
     from gpudaemon.pipeline.plan import Selection
     from gpudaemon.pipeline.sampler import Periods
@@ -76,7 +77,7 @@ class Daemon:
         if config.cpu.server or config.cpu.reader:
             self._link.run_on(processors(config.cpu.reader))
         self._stopping = asyncio.Event()
-        self._beat = asyncio.Event()
+        self._beats: list[asyncio.Event] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._reloads = asyncio.Lock()
         self._serving: Serving | None = None
@@ -130,10 +131,11 @@ class Daemon:
                 )
             )
             self._begin()
+            self._at_beats("inventory", lambda: self._memory.attend(scanned=self._finder.scanned))
             self._serving.start()
             control = await self._controlled()
             if web.config_file:
-                self._supervise("web", self._follow_web)
+                self._at_beats("web", self._follow_web)
             for address in self._serving.addresses:
                 announce(str(address))
             service.notify(READY=1, STATUS=self._ready()[1])
@@ -173,15 +175,17 @@ class Daemon:
         keep_only(())
         return serving
 
-    async def look(self) -> "Snapshot":
+    async def look(self) -> "tuple[Snapshot, Report]":
         """Read every device once and return what is known then; a hung one costs the deadline, no more."""
-        self._assemble()
+        self._assemble(keep=False)
         try:
+            await self._memory.attend(scanned=False)
             self._begin()
             end = time.monotonic() + _LOOK_GRACE + 2 * self._config.read.deadline
             while not self._ready()[0] and time.monotonic() < end:
                 await asyncio.sleep(0.02)
-            return self._publisher.snapshot()
+            await self._memory.attend(scanned=True)
+            return self._publisher.snapshot(), self._publisher.report()
         finally:
             await self._end()
 
@@ -207,6 +211,14 @@ class Daemon:
             self._counts.reload_ok = not wrong
             service.notify(READY=1)
         return wrong
+
+    def report(self) -> "Report":
+        """What is thought of each GPU."""
+        return self._publisher.report()
+
+    async def forget(self, device: str) -> bool:
+        """A GPU was taken out; False where it is not missing."""
+        return await self._memory.forget(device)
 
     def pause(self, seconds: float) -> None:
         """Read nothing for so long, unless `resume` comes before."""
@@ -247,21 +259,25 @@ class Daemon:
         self._sampler.reconfigure(
             periods=_periods(config), selection=_selection(config), resting=config.resting
         )
+        self._inventory.expected.configure(config.inventory.expect, learn=config.inventory.learn)
         self._finder.select(_Names(config.device.include, config.device.exclude))
         self._finder.look_again("reload")
 
-    def _assemble(self) -> None:
-        """Build the parts between reader and snapshot."""
+    def _assemble(self, *, keep: bool = True) -> None:
+        """Build the parts between reader and snapshot. keep: write down what is learnt."""
+        from gpudaemon.discovery.expected import Expected
         from gpudaemon.discovery.inventory import Inventory
+        from gpudaemon.discovery.inventory_file import InventoryFile, machine
         from gpudaemon.pipeline.counts import Counts
         from gpudaemon.pipeline.finder import Finder
         from gpudaemon.pipeline.holders import Holders
+        from gpudaemon.pipeline.memory import Memory
         from gpudaemon.pipeline.publish import Publisher
         from gpudaemon.pipeline.sampler import Sampler
 
         config = self._config
         self._counts = Counts(time.time())
-        inventory = Inventory()
+        self._inventory = Inventory(Expected(expect=config.inventory.expect, learn=config.inventory.learn))
         self._sampler = Sampler(
             self._link,
             Holders(config.path.runtime, config.path.sysfs),
@@ -273,15 +289,28 @@ class Daemon:
             gone=lambda: self._finder.look_again("read"),
             later=asyncio.get_running_loop().call_soon,
         )
+        self._memory = Memory(
+            self._inventory,
+            InventoryFile(config.path.state, machine(), sysfs=config.path.sysfs),
+            self._sampler.entries,
+            keep=keep and bool(config.path.state),
+        )
         self._finder = Finder(
             self._sampler,
-            inventory,
+            self._inventory,
             self._counts,
             sysfs=config.path.sysfs,
             wanted=_Names(config.device.include, config.device.exclude),
             changed=self._devices_changed,
         )
-        self._publisher = Publisher(self._sampler, inventory, self._link, self._counts)
+        self._publisher = Publisher(
+            self._sampler,
+            self._inventory,
+            self._link,
+            self._counts,
+            wedged=lambda: self._finder.wedged,
+            not_kept=lambda: self._memory.problem if self._config.inventory.learn else "",
+        )
 
     def _begin(self) -> None:
         """Start the tasks and the stream of events. Raises ConfigError."""
@@ -342,6 +371,19 @@ class Daemon:
 
         self._tasks.append(asyncio.get_running_loop().create_task(forever(), name=name))
 
+    def _at_beats(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Supervise `work` done at each heartbeat: what may wait for a disk and must not hold the clock."""
+        beat = asyncio.Event()
+        self._beats.append(beat)
+
+        async def at_beat() -> None:
+            while True:
+                await beat.wait()
+                beat.clear()
+                await work()
+
+        self._supervise(name, at_beat)
+
     def _failed(self, name: str, error: Exception) -> None:
         """Count a failure of the task `name`, and log it unless it was logged before."""
         counts = self._counts.task_restarts
@@ -373,7 +415,8 @@ class Daemon:
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)
-        self._beat.set()
+        for beat in self._beats:
+            beat.set()
         if not self._frozen and self._ready()[0]:
             # What is here now mostly stays: the collector need not walk it again, which takes longer than
             # the loop should ever stand still. A collection before would take as long once more.
@@ -385,13 +428,10 @@ class Daemon:
         return soon
 
     async def _follow_web(self) -> None:
-        """Certificates and users change without a word: look at their files at each heartbeat."""
-        while True:
-            self._beat.clear()
-            await self._beat.wait()
-            if self._serving is not None:
-                await self._serving.refresh()
-                self._counts.web_ok = not self._serving.web_error
+        """Certificates and users change without a word: look at their files."""
+        if self._serving is not None:
+            await self._serving.refresh()
+            self._counts.web_ok = not self._serving.web_error
 
     async def _weigh_processes(self) -> None:
         """What the daemon itself costs, now and then."""
@@ -449,10 +489,10 @@ def control_socket(config: Config) -> str:
     return os.path.join(config.path.runtime, "control.sock")
 
 
-def look(config: Config) -> "Snapshot":
-    """Read this host once; returns what is known of it."""
+def look(config: Config) -> "tuple[Snapshot, Report]":
+    """Read this host once; returns what is known of it and what is thought of its GPUs."""
 
-    async def main() -> "Snapshot":
+    async def main() -> "tuple[Snapshot, Report]":
         return await Daemon(config).look()
 
     return asyncio.run(main())

@@ -3,6 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from gpudaemon.discovery.expected import full_id
+from gpudaemon.model.health import Report
+from gpudaemon.view.health import as_json
+
 __all__ = ["LONGEST_PAUSE", "Asked", "routes"]
 
 LONGEST_PAUSE = 86400.0
@@ -17,6 +21,12 @@ class Asked(Protocol):
 
     async def reload(self) -> str:
         """Read the configuration again; returns what is wrong with it, empty where nothing is."""
+
+    def report(self) -> Report:
+        """What is thought of each GPU."""
+
+    async def forget(self, device: str) -> bool:
+        """A GPU was taken out; False where it is not missing."""
 
     def pause(self, seconds: float) -> None:
         """Read nothing for so long."""
@@ -46,4 +56,19 @@ def routes(daemon: Asked) -> _Routes:
         daemon.resume()
         return 200, {}
 
-    return {("POST", "/reload"): reload, ("POST", "/pause"): pause, ("POST", "/resume"): resume}
+    async def health(_: _Query) -> tuple[int, Any]:
+        return 200, as_json(daemon.report())
+
+    async def forget(query: _Query) -> tuple[int, Any]:
+        device = full_id(query.get("device", ""))
+        if not await daemon.forget(device):
+            return 404, {"error": f"{device!r}: no GPU with this id is missing"}
+        return 200, {"forgotten": device}
+
+    return {
+        ("GET", "/health"): health,
+        ("POST", "/inventory/forget"): forget,
+        ("POST", "/pause"): pause,
+        ("POST", "/reload"): reload,
+        ("POST", "/resume"): resume,
+    }

@@ -61,6 +61,8 @@ class Finder:
         self._changed_at = time.monotonic()
         self._rescans_done = 0
         self._logged: frozenset[str] = frozenset()
+        self.wedged: dict[str, str] = {}
+        """Recovery that a GPU's driver asked for (WEDGED of its event), by device, until it is bound again."""
         self.select(wanted)
         self.scanned = False
         """whether every device that is here has been handed to the sampler once"""
@@ -160,6 +162,7 @@ class Finder:
         subsystem = event.properties.get("SUBSYSTEM", "")
         if subsystem in _COUNTED:
             self._counts.uevents[subsystem] = self._counts.uevents.get(subsystem, 0) + 1
+        self._note_wedged(event, subsystem)
         if not concerns(event.action, subsystem, event.properties.get("DEVTYPE", "")):
             return
         if event.action == "remove" and subsystem == "pci":
@@ -167,6 +170,18 @@ class Finder:
                 self._sampler.remove(id_)
             self._log_changes()
         self.look_again("uevent")
+
+    def _note_wedged(self, event: Uevent, subsystem: str) -> None:
+        """Documentation/gpu/drm-uapi.rst, "Device Wedging": an event of the DRM device says what would help."""
+        wedged = event.properties.get("WEDGED", "") if subsystem == "drm" else ""
+        if not wedged and event.action not in ("bind", "remove"):
+            return
+        path = event.devpath.lstrip("/")
+        for id_, device in self._inventory.devices.items():
+            if wedged and wedged != "none" and path.startswith(f"{device.path}/drm/"):
+                self.wedged[id_] = wedged[:64]
+            elif not wedged and path == device.path:
+                self.wedged.pop(id_, None)
 
     def _events_lost(self) -> None:
         self._counts.uevents_lost += 1

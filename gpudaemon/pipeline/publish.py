@@ -11,12 +11,15 @@ from gpudaemon.metrics import daemon as rows
 from gpudaemon.metrics import gpu, pcie, runtime_power
 from gpudaemon.metrics.device import NUMA_NODE
 from gpudaemon.model.device import DeviceKind
+from gpudaemon.model.health import STATES as HEALTH
+from gpudaemon.model.health import Report
 from gpudaemon.model.metric import Kind, Metric, Series
 from gpudaemon.model.outcome import Outcome
 from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
 from gpudaemon.parsers.power_state import RUNTIME_STATUSES
 from gpudaemon.parsers.text import text_or_empty
 from gpudaemon.pipeline.counts import Counts
+from gpudaemon.pipeline.health import Health, info_prefix
 from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.pipeline.sampler import Entry, Sampler
@@ -85,7 +88,13 @@ class Publisher:
         counts: Counts,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wedged: Callable[[], Mapping[str, str]] = dict,
+        not_kept: Callable[[], str] = str,
     ) -> None:
+        self._health = Health()
+        self._wedged = wedged
+        self._not_kept = not_kept
+        self._report = Report()
         self._sampler = sampler
         self._inventory = inventory
         self._link = link
@@ -129,12 +138,30 @@ class Publisher:
             self._device(lines, entry, now)
             if devices:
                 views.append(self._view(entry, now))
+        self._judge(lines, {part.device: part for part in samples}, now)
         own = {metric: tuple(found) for metric, found in lines.rows.items()}
         samples.append(Samples("", _NO_BLOCKS, (), own, lines.created))
         self._newest = Snapshot(
             at=time.time(), version=self._versions, samples=tuple(samples), devices=tuple(views)
         )
         return self._newest
+
+    def report(self) -> Report:
+        """What is thought of each GPU, as of now."""
+        self.snapshot(devices=False)
+        return self._report
+
+    def _judge(self, lines: _Lines, parts: Mapping[str, Samples], now: float) -> None:
+        self._report = self._health.report(
+            self._sampler.entries,
+            parts,
+            self._inventory,
+            now,
+            wedged=self._wedged(),
+            not_kept=self._not_kept(),
+        )
+        for verdict in self._report.verdicts:
+            lines.add_states(rows.DEVICE_HEALTH, HEALTH, verdict.severity.value, verdict.device)
 
     def ready(self) -> tuple[bool, str]:
         """Ready once every device has answered: read, asleep, hung or refused."""
@@ -211,9 +238,14 @@ class Publisher:
             lines.add(rows.ATTRIBUTE_READ_SECONDS, cost, id_, path)
 
     def _missing(self, lines: _Lines) -> None:
+        known = self._inventory.expected.known
         for id_ in self._inventory.missing:
             lines.add(rows.DEVICE_MISSING, 1, id_)
-            for metric, prefix in self._info.get(id_, (_NO_BLOCKS, ()))[1]:
+            found = self._info.get(id_, (_NO_BLOCKS, ()))[1]
+            if not found and id_ in known and known[id_].info:
+                # A former run saw it.
+                found = ((gpu.INFO, info_prefix(known[id_].info)),)
+            for metric, prefix in found:
                 lines.rows.setdefault(metric, []).append((prefix, 1))
 
     def _own(self, lines: _Lines) -> None:

@@ -73,7 +73,7 @@ def _daemon_page(sysfs: str, engine: str, runtime: str) -> dict[Sample, float]:
     """What one look of the daemon publishes of a tree, without what it says about itself."""
     flags = {"path.sysfs": sysfs, "engine": engine, "uevent.source": "none", "path.runtime": runtime}
     config = load("", flags)
-    snapshot = asyncio.run(Daemon(config).look())
+    snapshot = asyncio.run(Daemon(config).look())[0]
     found: dict[Sample, float] = {}
     malformed = []
     for family in text_string_to_metric_families("".join(pages(snapshot, False))):
