@@ -131,9 +131,14 @@ class Expected:
         return tuple(known for known in self._known.values() if known.learnt)
 
     def load(self, learnt: Iterable[Known]) -> None:
-        """Take over what a file held. What was seen in this run stays as it was seen."""
+        """Take over what a file held; of what was seen in this run already, that it is learnt and since when."""
         for known in learnt:
-            if known.id not in self._known and len(self._known) < MOST:
+            seen = self._known.get(known.id)
+            if seen is not None:
+                info = seen.info or known.info
+                seen = replace(seen, learnt=True, first_seen=known.first_seen, info=info)
+                self._known[known.id] = seen
+            elif len(self._known) < MOST:
                 self._known[known.id] = replace(known, learnt=True)
 
     def configure(self, expect: Iterable[str], *, learn: bool) -> None:

@@ -116,6 +116,17 @@ def test_a_learnt_gpu_is_missed_after_a_restart_with_its_labels() -> None:
     assert host.scan(A, B) == set()
 
 
+def test_a_file_that_is_read_after_the_first_look_counts_the_same() -> None:
+    known = learnt(A, B, serials=("s1", "s2"))
+    host = Host()
+    host.inventory.update([A])
+    host.expected.load(known)
+    assert host.compare() == {B.id}
+    assert {one.id: (one.info, one.first_seen) for one in host.learnt()} == {
+        one.id: (one.info, one.first_seen) for one in known
+    }
+
+
 def test_without_learning_nothing_is_kept_and_what_was_kept_still_counts() -> None:
     host = Host(learn=False)
     host.scan(A)
