@@ -3,6 +3,7 @@
 And what becomes of a host on which the io_uring binding cannot be loaded: the daemon reads by threads.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -232,3 +233,37 @@ def test_a_binding_for_another_processor(binding: Path) -> None:
     engine, reason = engine_with(binding.parent)
     assert engine == "threads"
     assert "SIGILL" in reason
+
+
+OLDER = """
+import ctypes, os, struct, sys
+call, errno = int(sys.argv[1]), int(sys.argv[2])
+# struct sock_filter: load the system call's number; `call`: this errno; any other: allow
+program = b"".join(struct.pack("=HBBI", *one) for one in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, 0x00050000 | errno), (0x06, 0, 0, 0x7FFF0000)))
+buffer = ctypes.create_string_buffer(program)
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, struct.pack("=HxxxxxxQ", 4, ctypes.addressof(buffer)), 0, 0) == 0
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        # Linux before 5.15 has no IORING_REGISTER_IOWQ_MAX_WORKERS (io_uring_register is 427 everywhere).
+        (427, errno.EINVAL, "io_uring_register: Invalid argument"),
+        # Linux before 5.1, or built without CONFIG_IO_URING (io_uring_setup is 425).
+        (425, errno.ENOSYS, "io_uring_setup: Function not implemented"),
+    ],
+)
+def test_a_kernel_that_has_less_of_io_uring(call: int, error: int, says: str, tmp_path: Path) -> None:
+    pytest.importorskip("liburing", reason="without the binding the kernel is never asked")
+    build("mi300x8", str(tmp_path), 1)
+    prefix = (sys.executable, "-c", OLDER, str(call), str(error))
+    with RunningDaemon(sysfs=f"{tmp_path}/sys", prefix=prefix) as daemon:
+        ((engine, reason),) = ENGINE.findall(daemon.get("/metrics")[1])
+        assert daemon.metrics().states("0000:03:00.0") == ["ok"]
+    assert engine == "threads"
+    assert says in reason
