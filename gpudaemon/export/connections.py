@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _BATCH = 16
 """Connections accepted in one round of the loop."""
 _RETRY_SECONDS = 0.5
+_READ_BYTES = 16 * 1024
 _SHUTDOWN_SECONDS = 1.0
 _HANDSHAKE = 0x16
 _HEADER = 5
@@ -171,6 +172,10 @@ class Connections:
                 ssl_handshake_timeout=self._handshake_seconds if context is not None else None,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS if context is not None else None,
             )
+            if hasattr(transport, "max_size"):
+                # What one read takes. A parser that gives up keeps it with its error until the next collection;
+                # 256 KiB, asyncio's choice, made a hundred megabytes of a thousand long headers.
+                transport.max_size = _READ_BYTES
             if not self._access.named(transport):
                 self._failed()
                 transport.abort()

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
+from traceback import clear_frames
 from typing import Self
 
 from aiohttp import web
@@ -241,10 +242,11 @@ class Exposition:
             async with asyncio.timeout(self.limits.write_seconds):
                 await response.prepare(request)
                 await response.write_eof()
-        except TimeoutError:
+        except TimeoutError as error:
             transport.abort()
-        except ConnectionError:
-            pass  # the client went away, which is its right; aiohttp notices by itself
+            _let_go(error)
+        except ConnectionError as error:
+            _let_go(error)  # the client went away, which is its right; aiohttp notices by itself
         finally:
             del self._writing[transport]
 
@@ -362,6 +364,13 @@ def _device(device: DeviceView) -> dict[str, object]:
 def _gzip(body: bytes) -> bytes:
     # 31: the largest window, with a gzip header (zlib.h, deflateInit2).
     return zlib.compress(body, 1, wbits=31)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear what the frames of an error hold: a page each, which else waits for the garbage collector."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _line(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:

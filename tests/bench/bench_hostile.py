@@ -8,110 +8,22 @@ new connection, asks four times a second.
 """
 
 import argparse
-import base64
 import contextlib
-import http.client
-import os
-import ssl
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 
-import bcrypt
 from figures import heading, percentile, show
 from processes import RunningDaemon, machine, memory
 
-from hostile import KINDS, Attack  # isort: skip  # found by what `processes` adds to the path
+from hostile import KINDS, Attack, Scraper, configuration  # isort: skip  # found by what `processes` adds to the path
 
 from gpudaemon.mock import HostProcess
 
-PASSWORD = "right"
 SLOWEST = 2.0
 LARGEST_GROWTH = 64.0
-
-
-def configuration(directory: str, plain: bool) -> str:
-    """A web configuration with a certificate of its own and one user; cost 10 as `htpasswd -C 10` makes it.
-
-    plain: one that asks for nothing.
-    """
-    tls = ""
-    if not plain:
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-             "-days", "2", "-subj", "/CN=localhost", "-keyout", f"{directory}/key", "-out", f"{directory}/crt"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        os.chmod(f"{directory}/key", 0o600)
-        tls = "tls_server_config: {cert_file: crt, key_file: key}\n"
-        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
-        tls += f"basic_auth_users: {{prometheus: {hashed}}}\n"
-    path = f"{directory}/web.yml"
-    with open(path, "w", encoding="ascii") as stream:
-        stream.write(tls)
-    return path
-
-
-class Scraper(threading.Thread):
-    """Scrapes until told to stop; notes how long it took, the oldest data of any device, and failures."""
-
-    def __init__(self, port: int, tls: bool) -> None:
-        super().__init__(daemon=True)
-        self._port = port
-        self._context = ssl._create_unverified_context() if tls else None
-        known = base64.b64encode(f"prometheus:{PASSWORD}".encode()).decode()
-        self._headers = {"Authorization": f"Basic {known}", "X-Prometheus-Scrape-Timeout-Seconds": "10"}
-        self._done = threading.Event()
-        self._connection: http.client.HTTPConnection | None = None
-        self.took: list[float] = []
-        self.ages: list[float] = []
-        self.failures: list[str] = []
-
-    def run(self) -> None:
-        while not self._done.wait(0.25):
-            began = time.monotonic()
-            try:
-                self.ages.append(_oldest(self.scrape(fresh=len(self.took) % 2 == 0)))
-            except (OSError, AssertionError, http.client.HTTPException) as error:
-                self.failures.append(f"{type(error).__name__} {error}")
-                self._connection = None
-            self.took.append(time.monotonic() - began)
-
-    def scrape(self, fresh: bool = False) -> str:
-        if fresh or self._connection is None:
-            self.close()
-            where = ("127.0.0.1", self._port)
-            self._connection = (
-                http.client.HTTPConnection(*where, timeout=10)
-                if self._context is None
-                else http.client.HTTPSConnection(*where, timeout=10, context=self._context)
-            )
-        self._connection.request("GET", "/metrics", headers=self._headers)
-        answer = self._connection.getresponse()
-        body = answer.read().decode()
-        assert answer.status == 200, f"{answer.status} {body[:100]}"
-        return body
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join(15)
-        self.close()
-
-
-def _oldest(page: str) -> float:
-    """Age of the oldest newest reading of any GPU; a bridge has files that are read once in minutes only."""
-    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-    busy = "gpudaemon_gpu_busy_ratio{"
-    gpus = {name.split('"')[1] for name in values if name.startswith(busy)}
-    return max(float(values[f'gpudaemon_device_data_age_seconds{{device="{gpu}"}}']) for gpu in gpus)
 
 
 @contextlib.contextmanager
