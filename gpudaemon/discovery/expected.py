@@ -131,7 +131,7 @@ class Expected:
         return tuple(known for known in self._known.values() if known.learnt)
 
     def load(self, learnt: Iterable[Known]) -> None:
-        """Take over what a file held; of what was seen in this run already, that it is learnt and since when."""
+        """Take over what a file held; of what this run has seen already, that it is learnt and since when."""
         for known in learnt:
             seen = self._known.get(known.id)
             if seen is not None:

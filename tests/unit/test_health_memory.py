@@ -163,3 +163,18 @@ def test_without_a_place_for_notes_nobody_looks(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "look.lock")
     with Alone(str(tmp_path), wait=0):  # a pipe can be locked as well; nobody waits for its other end
         pass
+
+
+def test_what_is_left_behind_holds_nobodys_pipe(tmp_path: Path) -> None:
+    """A shell's $(...) waits for every writer: here for one that sleeps on after the program has ended."""
+    code = (
+        "import subprocess, sys\n"
+        "from gpudaemon.pipeline.alone import Alone\n"
+        f"with Alone({str(tmp_path)!r}):\n"
+        "    left = subprocess.Popen(['sleep', '20'])\n"
+        "    print('nobody hears this', flush=True)\n"
+        "print(left.pid, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=10)
+    assert done.stdout.strip().isdigit() and done.stderr == ""
+    os.kill(int(done.stdout), 9)
