@@ -9,7 +9,7 @@ The rows below the first are in `dashboard_rows`.
 
 from collections.abc import Iterable
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, Row
+from grafana_foundation_sdk.builders.dashboard import CustomVariable, Dashboard, DatasourceVariable, Row
 
 from gpudaemon.export.dashboard_rows import ROWS
 from gpudaemon.export.grafana import (
@@ -118,6 +118,8 @@ def _variables(made: Dashboard) -> None:
             many=True,
         )
     )
+    # The longer one loses nothing at any interval of scrapes up to a minute.
+    made.with_variable(CustomVariable("window").label("window").values("60s,15s"))
 
 
 def _annotations(made: Dashboard) -> None:

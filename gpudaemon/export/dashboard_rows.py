@@ -25,8 +25,8 @@ __all__ = ["ROWS", "Lines"]
 
 Lines = timeseries.Panel | statetimeline.Panel
 
-_WINDOW = "60s"
-"""The window whose edges are drawn; the daemon also has 15s, for scrapes more frequent than a minute."""
+_WINDOW = "$window"
+"""The window whose edges are drawn is chosen in the dashboard."""
 
 
 def _load() -> tuple[Lines, ...]:
@@ -41,7 +41,7 @@ def _load() -> tuple[Lines, ...]:
             maximum=1,
         ),
         lines(
-            "Busy, highest of each minute",
+            "Busy, highest of each window",
             f"Highest reading over the last complete window of {_WINDOW}: peaks that a scrape does not meet.",
             UNITS[gpu.BUSY.unit],
             [Query(select(gpu.BUSY_WINDOW.maximum, GPU, window=_WINDOW), "{{device}} {{engine}}")],
@@ -76,7 +76,7 @@ def _clocks() -> tuple[Lines, ...]:
             width=8,
         ),
         lines(
-            "Clocks, mean of each minute",
+            "Clocks, mean of each window",
             f"Mean over the last complete window of {_WINDOW}.",
             UNITS[gpu.CLOCK.unit],
             [Query(select(gpu.CLOCK_WINDOW.mean, GPU, window=_WINDOW), "{{device}} {{clock}}")],
@@ -128,7 +128,7 @@ def _temperature() -> tuple[Lines, ...]:
 
 def _power() -> tuple[Lines, ...]:
     low, high, mean = gpu.POWER_WINDOW
-    floor = "lowest of the minute"
+    floor = "lowest of the window"
 
     def each(row: Metric, **labels: str) -> str:
         return f"max by (device) ({select(row, GPU, **labels)})"
@@ -163,9 +163,9 @@ def _power() -> tuple[Lines, ...]:
             UNITS[gpu.POWER.unit],
             [
                 Query(each(gpu.POWER), "now"),
-                Query(each(high, window=_WINDOW), "highest of the minute", floor),
+                Query(each(high, window=_WINDOW), "highest of the window", floor),
                 Query(each(low, window=_WINDOW), floor, "edge"),
-                Query(each(mean, window=_WINDOW), "mean of the minute"),
+                Query(each(mean, window=_WINDOW), "mean of the window"),
                 Query(each(gpu.POWER_LIMIT, limit="cap"), "cap", "limit"),
             ],
             width=24,
