@@ -43,6 +43,8 @@ class Memory:
         self._keep = keep
         self._clock = clock
         self._loaded = False
+        self.compared = False
+        """whether what is here was compared once: before, nobody can say who is missing"""
         self._missed: frozenset[str] = frozenset()
         self._moved: frozenset[str] = frozenset()
         self._not_before = 0.0
@@ -62,6 +64,7 @@ class Memory:
         if not scanned:
             return
         self._inventory.compare(self._info)
+        self.compared = True
         self._log_changes()
         if expected.changed and self._clock() >= self._not_before:
             await self._store()

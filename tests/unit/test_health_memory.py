@@ -74,7 +74,9 @@ def test_a_gpu_learnt_in_one_run_is_missed_and_named_in_the_next(
     run.entries.clear()
     run.attend(scanned=False)
     assert run.inventory.missing == {}
+    assert not run.memory.compared
     run.attend()
+    assert run.memory.compared
     run.attend()
     assert set(run.inventory.missing) == {GPU.id}
     assert [record.message for record in caplog.records].count("device is missing") == 1
