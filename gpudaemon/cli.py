@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--json", action="store_true", help="as JSON")
     _daemon_flags(health)
 
+    check = command("check", "check the configuration, and what this host's kernel offers", _check)
+    check.add_argument("--json", action="store_true", help="as JSON")
+    _daemon_flags(check)
+
     forget = command("forget", "a missing GPU was taken out on purpose: expect it no more", _forget)
     forget.add_argument("device", metavar="ID", help="its PCI address")
     _daemon_flags(forget)
@@ -190,6 +194,30 @@ def _list(arguments: argparse.Namespace) -> None:
         print(json.dumps(as_json(devices), indent=2))
     else:
         print(as_table(devices))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from gpudaemon.discovery.host import Host
+    from gpudaemon.discovery.interface_probe import probe, remarks
+    from gpudaemon.export.access import Access
+    from gpudaemon.reader.probe import probe as try_io_uring
+    from gpudaemon.view import check as view
+
+    config = _config(arguments)
+    if config.web.config_file:
+        Access(config.web.config_file).close()
+    host = Host(sysfs=config.path.sysfs, procfs=config.path.procfs)
+    found = probe(host, io_uring=try_io_uring())
+    settings = {
+        "configuration": _file(arguments) or "none, defaults and flags",
+        "preset": f"{config.preset}, seconds: {', '.join(f'{period:g}' for period in config.periods)}",
+        "collectors": ", ".join(sorted(config.collectors)),
+    }
+    if arguments.json:
+        shown = view.as_json(found, tier=config.tier, settings=settings, notes=remarks(host))
+        print(json.dumps(shown, indent=2))
+    else:
+        print(view.as_text(found, tier=config.tier, settings=settings, notes=remarks(host)))
 
 
 def _health(arguments: argparse.Namespace) -> int:
