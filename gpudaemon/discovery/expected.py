@@ -177,7 +177,7 @@ class Expected:
     def compare(self, info: Info) -> tuple[Known, ...]:
         """The missing ones, sorted by id, once a scan is complete; asked again now and then.
 
-        info: what is known of those that are here; asked of each until it is learnt, then every hour.
+        info: what is known of those that are here; asked of each until it is known, then every hour.
         """
         moment = self._clock()
         if self._compared is None:
@@ -186,8 +186,9 @@ class Expected:
             self._refresh(moment)
         for id_ in self._here:
             known = self._known.get(id_)
-            if known is not None and not (known.learnt and id_ in self._identified):
-                self._identify(known, info(id_), moment)
+            identified = id_ in self._identified
+            if known is not None and not (known.learnt and identified):
+                self._identify(known, None if identified else info(id_), moment)
         absent = [id_ for id_ in (self.expect or self._known) if id_ not in self._here]
         missing = [self._known.get(id_) or Known(id=id_) for id_ in absent]
         if not self.expect:
