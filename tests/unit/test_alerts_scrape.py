@@ -11,10 +11,10 @@ import yaml
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONFIG = os.path.join(TOP, "config")
-SCRAPES = sorted(name for name in os.listdir(f"{CONFIG}/prometheus") if name.startswith("scrape-"))
+SCRAPES = sorted(one for one in os.listdir(f"{CONFIG}/prometheus") if one.startswith("scrape-"))
 EXAMPLES = ("prometheus.yml", *(f"prometheus/{name}" for name in SCRAPES))
 
-# Debian's Prometheus is built without it: the rest of the example is checked with another discovery in its place.
+# Debian's Prometheus is built without it: the rest of the example is checked with another discovery instead.
 KUBERNETES = "    kubernetes_sd_configs:\n      - role: pod\n"
 INSTEAD = '    static_configs:\n      - targets: ["127.0.0.1:9836"]\n'
 
