@@ -18,7 +18,7 @@ pytestmark = [
 DISCRETE = "0000:03:00.0"
 ASLEEP = ("0000:00:01.1", "0000:01:00.0", "0000:02:00.0", DISCRETE)
 APU = "0000:c4:00.0"
-READY = 10.0  # seconds; about 1 on an idle machine
+READY = 15.0  # seconds; about 1 on an idle machine
 
 
 @pytest.fixture(scope="module", params=["io_uring", "threads"])
