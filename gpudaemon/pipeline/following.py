@@ -168,16 +168,14 @@ class Following:
                 moment = self.last(link.file)
                 link.follower.read(moment, link.value(self._values), moment)
 
-    def after(self, groups: tuple[int, ...], at: float) -> bool:
-        """A reading of `groups` that began at `at` was taken over; True where windows ended with it."""
+    def after(self, groups: tuple[int, ...], at: float) -> None:
+        """A reading of `groups` that began at `at` was taken over."""
         if self._broken:
             self._mend(groups, at)
-        ended = at >= self._end and _FAST in groups and bool(self._windows)
-        if ended:
+        if at >= self._end and _FAST in groups and self._windows:
             self._close(at)
         for group in groups:
             self._begun[group] = at
-        return ended
 
     def moving(self, file: File, group: int) -> None:
         """`file` is about to move to another group: one that is read less often has no windows."""
@@ -223,10 +221,6 @@ class Following:
                 self._until[which] = 0.0
                 for _, places in self._windows:
                     _put(values, places[which], (None, None, None))
-
-    def fresh_until(self) -> float:
-        """Moment up to which no window has to go; infinite where none is served."""
-        return min((until for until in self._until if until), default=float("inf"))
 
     def settle(self) -> None:
         """Count everything up to the last readings."""

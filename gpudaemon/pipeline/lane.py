@@ -251,8 +251,8 @@ class DeviceLane:
                 good += 1
                 if file.followers:
                     following.changed(file, started)
-        if followed and following.after(followed, started):
-            self._fresh_until = min(self._fresh_until, following.fresh_until())
+        if followed:
+            following.after(followed, started)
         for group in groups:
             self._group_at[group] = ended
         return good, gone
@@ -349,7 +349,7 @@ class DeviceLane:
         stale: set[int] = set()
         # What is read again only becomes fresher, and what fails leaves its values at once: nothing can be
         # stale before the first of these moments.
-        until = self._following.fresh_until()
+        until = inf
         for file in self._files:
             horizon = horizons[file.plan.group if file.group in (PARKED, RETRY_GROUP) else file.group]
             fresh_until = self._read_at(file) + horizon

@@ -1,7 +1,8 @@
 """Windows, counters and update periods of a lane, through a lane's real memory and records."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from gpudaemon.model.outcome import Outcome
 from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.following import OFFSET
 from gpudaemon.pipeline.lane import DeviceLane
-from gpudaemon.pipeline.plan import GATE, DevicePlan, make_plan, reader_plan
+from gpudaemon.pipeline.plan import GATE, DevicePlan, Selection, make_plan, reader_plan
 from gpudaemon.pipeline.sampler import Periods
 from gpudaemon.reader.channel import DEPTH, PARKED, LaneMemory
 
@@ -146,7 +147,7 @@ class Bench:
         return low, high, mean
 
 
-_PATHS: Mapping[str, str] = {
+_PATHS: dict[str, str] = {
     "power": POWER,
     "cap": CAP,
     "crit": CRIT,
@@ -154,6 +155,7 @@ _PATHS: Mapping[str, str] = {
     "busy": "gpu_busy_percent",
     "metrics": "gpu_metrics",
     "gate": GATE,
+    "aer": "aer_dev_fatal",
 }
 
 
@@ -213,7 +215,7 @@ def test_no_energy_is_credited_across_a_gap(gap: float, credited: float) -> None
 
 def test_neither_sleep_nor_a_hang_is_credited_however_short() -> None:
     bench = Bench()
-    bench.read(power=watts(100))
+    bench.read(power=watts(100), cap=watts(100))
     bench.read(1.0)
     bench.now += 0.5
     bench.chain += 1
@@ -232,6 +234,7 @@ def test_neither_sleep_nor_a_hang_is_credited_however_short() -> None:
     assert bench.energy() == pytest.approx(200)
     bench.read(1.0)
     assert bench.energy() == pytest.approx(300)
+    assert bench.value(gpu.POWER_ABOVE_CAP, "power1") == pytest.approx(3)
 
 
 def test_a_reading_that_fails_ends_what_is_known() -> None:
@@ -280,8 +283,8 @@ def test_a_window_is_served_until_its_successor_should_have_come() -> None:
     assert bench.window() == (90, 90, pytest.approx(90))
 
 
-def _slowly(bench: Bench) -> None:
-    bench.read(power=watts(80), told=False)
+def _slowly(bench: Bench, power: float = 80, *groups: int) -> None:
+    bench.read(0.1, *groups, power=watts(power), told=False)
     mask, chain, started, _ = bench.late.pop()
     bench.now += 0.3
     bench.lane.finished(mask, chain, started, bench.now)
@@ -312,6 +315,93 @@ def test_a_file_demoted_for_its_cost_has_no_windows() -> None:
     assert bench.energy() == pytest.approx((before or 0) + 15 * 80)
     bench.read(181.0, group)  # three times the minute it was demoted to
     assert bench.energy() == pytest.approx((before or 0) + 15 * 80)
+
+
+def test_readings_of_a_slower_cadence_make_no_windows() -> None:
+    bench = Bench()
+    index = [file.path for file in bench.plan.files].index(POWER)
+    bench.reader.costs[index] = 0.25
+    for _ in range(6):
+        _slowly(bench)
+    group = bench.lane.groups()[index]
+    assert group > 3
+    _to_boundary(bench)
+    for number in range(40):
+        for _ in range(29):
+            bench.read(0.1, 3)
+        _slowly(bench, 100 + number, group)
+        assert bench.window() == bench.window("60s") == (None, None, None)
+
+
+def test_a_file_that_was_asked_again_has_windows_again() -> None:
+    bench = Bench()
+    _to_boundary(bench)
+    bench.read(power=watts(100))
+    bench.read(power=EIO)
+    bench.lane.retry(bench.now + 60)
+    bench.read(0.1, 15, power=watts(100))
+    assert PARKED not in bench.lane.groups()
+    for _ in range(320):
+        bench.read()
+    assert bench.window() == (100, 100, pytest.approx(100))
+
+
+def test_a_demoted_file_comes_home_when_it_is_quick_again() -> None:
+    bench = Bench()
+    index = [file.path for file in bench.plan.files].index(POWER)
+    bench.reader.costs[index] = 0.25
+    for _ in range(6):
+        _slowly(bench)
+    group = bench.lane.groups()[index]
+    bench.read(15.0, group)
+    assert bench.lane.groups()[index] == group
+    bench.read(15.0, group)
+    assert bench.lane.groups()[index] == 3
+    assert bench.lane.demoted() == []
+
+
+def test_who_is_followed_only_by_the_new_plan_begins_without_a_change() -> None:
+    few = Selection(wanted=lambda name: name == "gpudaemon_gpu_power_watts")
+    bench = Bench(make_plan(gpu_device(), FACTS, few))
+    bench.read(power=watts(100))
+    bench.start(make_plan(gpu_device(), FACTS), inherit=True)
+    assert bench.value(gpu.POWER, "power1") == 100
+    assert bench.energy() is None
+    for _ in range(11):
+        bench.read()
+    assert bench.energy() == pytest.approx(100)
+
+
+def test_what_was_read_last_is_counted_when_the_lane_is_replaced() -> None:
+    bench = Bench()
+    bench.read(power=watts(100))
+    bench.read(2.5)
+    bench.read(2.5)
+    bench.lane.settle()
+    bench.start(make_plan(gpu_device(), FACTS))
+    bench.read(10.0)
+    assert bench.energy() == pytest.approx(500)
+
+
+def test_series_beyond_the_limit_and_unwanted_ones_are_not_served() -> None:
+    device = gpu_device("aer_dev_fatal")
+    wanted = Selection(wanted=lambda name: "aer" in name)
+    content = b"RxErr 1\nBadTLP 2\nTimeout 3\nTOTAL_ERR_FATAL 6\n"
+    for limit, served, dropped in ((100, 4, 0), (4, 4, 0), (3, 3, 1), (1, 1, 3), (0, 0, 4)):
+        bench = Bench(make_plan(device, FACTS, replace(wanted, limit=limit)))
+        bench.read(aer=content)
+        rows = bench.lane.samples(bench.now).rows
+        assert (sum(map(len, rows.values())), bench.lane.series_dropped) == (served, dropped)
+        bench.read(aer=b"RxErr 1\nTOTAL_ERR_FATAL 1\n")
+        assert bench.lane.series_dropped == max(2 - limit, 0)
+        bench.read(aer=EIO)
+        assert bench.lane.series_dropped == 0
+    errors = Selection(wanted=lambda name: name == "gpudaemon_pcie_aer_errors_total")
+    bench = Bench(make_plan(device, FACTS, errors))
+    bench.read(aer=content)
+    assert {metric.name: len(found) for metric, found in bench.lane.samples(bench.now).rows.items()} == {
+        "gpudaemon_pcie_aer_errors_total": 3
+    }
 
 
 def test_slow_presets_have_no_windows() -> None:
