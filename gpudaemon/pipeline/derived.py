@@ -83,6 +83,8 @@ class Integral:
             self.lose(before)
             return
         held = self.value
+        if value == held:
+            return  # a condition that still holds, or still does not: counted when somebody asks
         if held is not None:
             self.hold(before)
             if at > self.since:

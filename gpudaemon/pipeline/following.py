@@ -159,14 +159,16 @@ class Following:
 
     def changed(self, file: File, at: float) -> None:
         """`file` says something new in the reading that began at `at`, or nothing any more."""
-        before = self.last(file)
+        before, values = self.last(file), self._values
+        home = file.group == file.plan.group
         for link in file.followers:
             if link.file is file:
-                if file.group == file.plan.group or not isinstance(link.follower, Window):
-                    link.follower.read(at, link.value(self._values), before)
+                if home or not isinstance(link.follower, Window):
+                    value = values[link.source] if link.measure is None else link.value(values)
+                    link.follower.read(at, value, before)
             elif link.file.raw is not None:
                 moment = self.last(link.file)
-                link.follower.read(moment, link.value(self._values), moment)
+                link.follower.read(moment, link.value(values), moment)
 
     def after(self, groups: tuple[int, ...], at: float) -> None:
         """A reading of `groups` that began at `at` was taken over."""

@@ -360,8 +360,9 @@ def test_a_demoted_file_comes_home_when_it_is_quick_again() -> None:
     assert bench.lane.demoted() == []
 
 
-def test_who_is_followed_only_by_the_new_plan_begins_without_a_change() -> None:
-    few = Selection(wanted=lambda name: name == "gpudaemon_gpu_power_watts")
+@pytest.mark.parametrize("before", ["gpudaemon_gpu_power_watts", "gpudaemon_gpu_power_window_mean_watts"])
+def test_what_only_the_new_plan_follows_begins_without_a_change(before: str) -> None:
+    few = Selection(wanted=lambda name: name == before)
     bench = Bench(make_plan(gpu_device(), FACTS, few))
     bench.read(power=watts(100))
     bench.start(make_plan(gpu_device(), FACTS), inherit=True)
