@@ -185,11 +185,13 @@ def _serve(read: Callable[[], Config]) -> None:
 def _list(arguments: argparse.Namespace) -> None:
     from gpudaemon.daemon import look
     from gpudaemon.log import set_up
+    from gpudaemon.pipeline.alone import without_output
     from gpudaemon.view.listing import as_json, as_table
 
     config = _config(arguments)
     set_up("error" if config.log.level == "info" else config.log.level)
-    devices = look(config)[0].devices
+    with without_output():
+        devices = look(config)[0].devices
     if arguments.json:
         print(json.dumps(as_json(devices), indent=2))
     else:
@@ -212,12 +214,24 @@ def _check(arguments: argparse.Namespace) -> None:
         "configuration": _file(arguments) or "none, defaults and flags",
         "preset": f"{config.preset}, seconds: {', '.join(f'{period:g}' for period in config.periods)}",
         "collectors": ", ".join(sorted(config.collectors)),
+        **{
+            f"path.{name}": f"{path or '-'}, {_writable(path)}"
+            for name, path in (("runtime", config.path.runtime), ("state", config.path.state))
+        },
     }
     if arguments.json:
         shown = view.as_json(found, tier=config.tier, settings=settings, notes=remarks(host))
         print(json.dumps(shown, indent=2))
     else:
         print(view.as_text(found, tier=config.tier, settings=settings, notes=remarks(host)))
+
+
+def _writable(path: str) -> str:
+    if not path:
+        return "nothing outlives a restart"
+    while path != "/" and not os.path.exists(path):
+        path = os.path.dirname(path) or "/"
+    return "writable" if os.access(path, os.W_OK) else "not writable"
 
 
 def _health(arguments: argparse.Namespace) -> int:

@@ -106,7 +106,7 @@ class Daemon:
         exposition = Exposition(
             snapshot=lambda: self._publisher.snapshot(devices=False),
             with_devices=self._publisher.snapshot,
-            ready=self._ready,
+            ready=self._serves,
             registry=registry,
             instruments=HttpInstruments.registered(
                 registry,
@@ -214,6 +214,10 @@ class Daemon:
 
     def report(self) -> "Report":
         """What is thought of each GPU."""
+        from gpudaemon.view.health import no_answer
+
+        if not (self._finder.scanned and self._memory.compared):
+            return no_answer("the daemon has just started")
         return self._publisher.report()
 
     async def forget(self, device: str) -> bool:
@@ -302,13 +306,14 @@ class Daemon:
             sysfs=config.path.sysfs,
             wanted=_Names(config.device.include, config.device.exclude),
             changed=self._devices_changed,
+            complete=self._beat,
         )
         self._publisher = Publisher(
             self._sampler,
             self._inventory,
             self._link,
             self._counts,
-            wedged=lambda: self._finder.wedged,
+            wedged=lambda: self._finder.wedged.by_device,
             not_kept=lambda: self._memory.problem if self._config.inventory.learn else "",
         )
 
@@ -336,6 +341,11 @@ class Daemon:
         if not self._finder.scanned:
             return False, "looking at sysfs"
         return self._publisher.ready()
+
+    def _serves(self) -> tuple[bool, str]:
+        """Ready, and whoever should be here is known."""
+        ready, why = self._ready()
+        return (False, "comparing with the inventory") if ready and not self._memory.compared else (ready, why)
 
     def _status(self) -> dict[str, str]:
         """Lines of the landing page."""
@@ -384,6 +394,10 @@ class Daemon:
 
         self._supervise(name, at_beat)
 
+    def _beat(self) -> None:
+        for beat in self._beats:
+            beat.set()
+
     def _failed(self, name: str, error: Exception) -> None:
         """Count a failure of the task `name`, and log it unless it was logged before."""
         counts = self._counts.task_restarts
@@ -415,8 +429,7 @@ class Daemon:
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)
-        for beat in self._beats:
-            beat.set()
+        self._beat()
         if not self._frozen and self._ready()[0]:
             # What is here now mostly stays: the collector need not walk it again, which takes longer than
             # the loop should ever stand still. A collection before would take as long once more.

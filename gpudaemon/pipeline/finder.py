@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from gpudaemon.discovery import scan as sysfs_scan
 from gpudaemon.discovery.inventory import Inventory, concerns
+from gpudaemon.discovery.wedged import Wedged
 from gpudaemon.drivers import Facts
 from gpudaemon.errors import Malformed
 from gpudaemon.model.device import Device, DeviceKind
@@ -37,6 +38,7 @@ class Finder:
     """See the module.
 
     wanted: whether a device with this id is to be looked at at all. changed: called when devices came or went.
+    complete: called when all that is here is in the inventory.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Finder:
         sysfs: str,
         wanted: Callable[[str], bool],
         changed: Callable[[], None] = lambda: None,
+        complete: Callable[[], None] = lambda: None,
     ) -> None:
         self._sampler = sampler
         self._inventory = inventory
         self._counts = counts
         self._sysfs = sysfs
         self._changed = changed
+        self._complete = complete
         self._events: UeventSource | None = None
         self._wanted = asyncio.Event()
         self._reasons: set[str] = {"start"}
@@ -61,8 +65,7 @@ class Finder:
         self._changed_at = time.monotonic()
         self._rescans_done = 0
         self._logged: frozenset[str] = frozenset()
-        self.wedged: dict[str, str] = {}
-        """Recovery that a GPU's driver asked for (WEDGED of its event), by device, until it is bound again."""
+        self.wedged = Wedged()
         self.select(wanted)
         self.scanned = False
         """whether every device that is here has been handed to the sampler once"""
@@ -131,6 +134,7 @@ class Finder:
             self._ask_classes(unknown)
         else:
             self.scanned = True
+            self._complete()
 
     def _log_changes(self) -> None:
         now = frozenset(self._inventory.devices)
@@ -162,7 +166,7 @@ class Finder:
         subsystem = event.properties.get("SUBSYSTEM", "")
         if subsystem in _COUNTED:
             self._counts.uevents[subsystem] = self._counts.uevents.get(subsystem, 0) + 1
-        self._note_wedged(event, subsystem)
+        self.wedged.event(event.action, event.devpath, event.properties, self._inventory.devices)
         if not concerns(event.action, subsystem, event.properties.get("DEVTYPE", "")):
             return
         if event.action == "remove" and subsystem == "pci":
@@ -170,18 +174,6 @@ class Finder:
                 self._sampler.remove(id_)
             self._log_changes()
         self.look_again("uevent")
-
-    def _note_wedged(self, event: Uevent, subsystem: str) -> None:
-        """Documentation/gpu/drm-uapi.rst, "Device Wedging": an event of the DRM device says what would help."""
-        wedged = event.properties.get("WEDGED", "") if subsystem == "drm" else ""
-        if not wedged and event.action not in ("bind", "remove"):
-            return
-        path = event.devpath.lstrip("/")
-        for id_, device in self._inventory.devices.items():
-            if wedged and wedged != "none" and path.startswith(f"{device.path}/drm/"):
-                self.wedged[id_] = wedged[:64]
-            elif not wedged and path == device.path:
-                self.wedged.pop(id_, None)
 
     def _events_lost(self) -> None:
         self._counts.uevents_lost += 1

@@ -93,9 +93,13 @@ class Holders:
         return self._since.get(device)
 
     def _ours(self) -> bool:
-        """Whether nobody else can have put a note there: a directory below /tmp may be anybody's."""
-        status = os.stat(self._directory, follow_symlinks=False)
-        return status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
+        """Whether nobody else can have put a note there: a directory below /tmp may be anybody's.
+
+        Links are followed: systemd makes one of a RuntimeDirectory with DynamicUser. Root believes the service.
+        """
+        status = os.stat(self._directory)
+        user = os.geteuid()
+        return (user == 0 or status.st_uid in (user, 0)) and not status.st_mode & 0o022
 
     def processes(self, but: int) -> int:
         """How many former readers cannot end."""

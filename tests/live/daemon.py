@@ -64,7 +64,12 @@ class Page(dict[str, float]):
 
     def data(self, device: str) -> "Page":
         """The device's own series: what its files say, nothing of what the daemon says about it."""
-        own = ("gpudaemon_daemon_", "gpudaemon_device_state{", "gpudaemon_device_missing{")
+        own = (
+            "gpudaemon_daemon_",
+            "gpudaemon_device_health{",
+            "gpudaemon_device_state{",
+            "gpudaemon_device_missing{",
+        )
         own += ("gpudaemon_device_data_age", "gpudaemon_device_left_suspended")
         return Page({name: value for name, value in self.of_device(device).items() if not name.startswith(own)})
 

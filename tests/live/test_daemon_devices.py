@@ -187,7 +187,9 @@ def test_a_removed_device_leaves_and_comes_back(host: HostProcess, daemon: Runni
     assert page[f'gpudaemon_device_missing{{device="{gpu}"}}'] == 1
     pci = set(before.family("gpudaemon_pci_info").of_device(gpu))
     missing = f'gpudaemon_device_missing{{device="{gpu}"}}'
-    assert set(page.of_device(gpu)) == {missing, *info, *pci}
+    health = set(page.family("gpudaemon_device_health").of_device(gpu))
+    assert page[f'gpudaemon_device_health{{device="{gpu}",state="failed"}}'] == 1
+    assert set(page.of_device(gpu)) == {missing, *info, *pci, *health}
     assert all(page.states(other) == ["ok"] for other in set(GPUS) - {gpu})
     assert host.control.restore(gpu) > 0
     daemon.until(lambda: set(daemon.metrics().data(gpu)) == set(before.data(gpu)), 2.0)

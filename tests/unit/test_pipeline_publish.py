@@ -193,7 +193,9 @@ def test_a_device_that_left_keeps_its_info_only(bench: Bench) -> None:
     bench.have()
     series = bench.series()
     missing = f'gpudaemon_device_missing{{device="{GPU.id}"}}'
-    assert {line for line in series if GPU.id in line} == {missing, *infos}
+    health = {line for line in series if line.startswith("gpudaemon_device_health")}
+    assert {line for line in series if GPU.id in line} == {missing, *infos, *health}
+    assert series[f'gpudaemon_device_health{{device="{GPU.id}",state="failed"}}'] == 1
     assert bench.publisher.ready()[0]
     assert bench.link.lanes == {}
     bench.have(GPU)
