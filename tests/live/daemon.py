@@ -23,6 +23,7 @@ from typing import Any, Protocol
 __all__ = ["Page", "RunningDaemon", "children", "is_running", "until"]
 
 _PACKAGES = str(Path(__file__).resolve().parents[2])
+_LATE = re.compile(r"^gpudaemon_gpu_\w+_(window_\w+|sensor_update_seconds)\b")
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{.*\})?) (\S+)(?: \S+)?")
 
 
@@ -63,7 +64,10 @@ class Page(dict[str, float]):
         return found
 
     def data(self, device: str) -> "Page":
-        """The device's own series: what its files say, nothing of what the daemon says about it."""
+        """The device's own series: what its files say at once, nothing of what the daemon says about it.
+
+        Windows and update periods take their time to be known and are left out.
+        """
         own = (
             "gpudaemon_daemon_",
             "gpudaemon_device_health{",
@@ -71,7 +75,13 @@ class Page(dict[str, float]):
             "gpudaemon_device_missing{",
         )
         own += ("gpudaemon_device_data_age", "gpudaemon_device_left_suspended")
-        return Page({name: value for name, value in self.of_device(device).items() if not name.startswith(own)})
+        return Page(
+            {
+                name: value
+                for name, value in self.of_device(device).items()
+                if not name.startswith(own) and not _LATE.search(name)
+            }
+        )
 
 
 class RunningDaemon:
