@@ -128,7 +128,15 @@ def _parser() -> argparse.ArgumentParser:
         form.add_argument(f"--{name}", action="store_true", help=meaning)
     _daemon_flags(config)
 
-    command("metrics", "the metric reference, generated from the metric table", _metrics)
+    metrics = command("metrics", "what is made from the metric table: reference, dashboard, rules", _metrics)
+    made = metrics.add_mutually_exclusive_group()
+    for name, meaning in (
+        ("reference", "docs/metrics.md (this, where nothing is asked for)"),
+        ("dashboard", "the Grafana dashboard of a host; needs the extra [dashboards]"),
+        ("alerts", "Prometheus alerting rules"),
+        ("recording", "Prometheus recording rules"),
+    ):
+        made.add_argument(f"--{name}", action="store_true", help=meaning)
 
     mock = commands.add_parser("mock", help="hosts that do not exist")
     actions = mock.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -317,11 +325,22 @@ def _manual() -> str:
     return manual(commands, __version__)
 
 
-def _metrics(_: argparse.Namespace) -> None:
+def _metrics(arguments: argparse.Namespace) -> None:
     from gpudaemon.export.reference import reference
     from gpudaemon.metrics import table
 
-    print(reference(table()), end="")
+    if arguments.dashboard:
+        try:
+            from gpudaemon.export.dashboard import host_dashboard
+        except ImportError as error:
+            raise GpudaemonError(f"{error}: pip install 'gpudaemon[dashboards]'") from error
+        print(host_dashboard(), end="")
+    elif arguments.alerts or arguments.recording:
+        from gpudaemon.export.alerts import alerting_rules, recording_rules
+
+        print(alerting_rules() if arguments.alerts else recording_rules(), end="")
+    else:
+        print(reference(table()), end="")
 
 
 def _mock_build(arguments: argparse.Namespace) -> None:
