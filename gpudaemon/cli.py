@@ -12,6 +12,7 @@ from gpudaemon import __version__
 from gpudaemon.config import Config, Flag, default_file, load, nearest, options, sections
 from gpudaemon.config.text import effective, help_text, manual, sample, table
 from gpudaemon.errors import GpudaemonError
+from gpudaemon.settings import control_socket
 
 if TYPE_CHECKING:
     from gpudaemon.model.health import Report
@@ -256,7 +257,7 @@ def _health(arguments: argparse.Namespace) -> int:
 
 def _report(config: Config) -> "Report":
     """The running daemon's verdicts; where none runs, those of one look."""
-    from gpudaemon.daemon import control_socket, look
+    from gpudaemon.daemon import look
     from gpudaemon.errors import Malformed
     from gpudaemon.export.control import ControlError, NoDaemon, ask
     from gpudaemon.log import set_up
@@ -298,7 +299,6 @@ def _pause(arguments: argparse.Namespace) -> None:
 
 def _tell(target: str, arguments: argparse.Namespace) -> None:
     """Ask the running daemon for something that it answers with yes or with an error."""
-    from gpudaemon.daemon import control_socket
     from gpudaemon.export.control import ask
 
     status, answer = ask(control_socket(_config(arguments)), "POST", target)

@@ -8,22 +8,21 @@ import asyncio
 import gc
 import logging
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpudaemon import service
+from gpudaemon import service, settings
 from gpudaemon.affinity import processors, run_on
-from gpudaemon.config import Config, options
+from gpudaemon.config import Config
 from gpudaemon.errors import ConfigError, GpudaemonError
 from gpudaemon.pipeline.link import ReaderLink
 from gpudaemon.reader.rights import keep_only
 from gpudaemon.remote import routes
+from gpudaemon.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import socket
@@ -32,11 +31,9 @@ if TYPE_CHECKING:
     from gpudaemon.export.serve import Serving
     from gpudaemon.model.health import Report
     from gpudaemon.model.snapshot import Snapshot
-    from gpudaemon.pipeline.plan import Selection
-    from gpudaemon.pipeline.sampler import Periods
     from gpudaemon.sources.own_processes import ProcessCost
 
-__all__ = ["Daemon", "control_socket", "look", "run"]
+__all__ = ["Daemon", "look", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,12 +74,9 @@ class Daemon:
         if config.cpu.server or config.cpu.reader:
             self._link.run_on(processors(config.cpu.reader))
         self._stopping = asyncio.Event()
-        self._beats: list[asyncio.Event] = []
-        self._tasks: list[asyncio.Task[None]] = []
         self._reloads = asyncio.Lock()
         self._serving: Serving | None = None
         self._frozen = False
-        self._logged_failures: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._resumes: asyncio.TimerHandle | None = None
         self._watchdog = service.watchdog_seconds()
@@ -131,11 +125,11 @@ class Daemon:
                 )
             )
             self._begin()
-            self._at_beats("inventory", lambda: self._memory.attend(scanned=self._finder.scanned))
+            self._tasks.at_beats("inventory", lambda: self._memory.attend(scanned=self._finder.scanned))
             self._serving.start()
             control = await self._controlled()
             if web.config_file:
-                self._at_beats("web", self._follow_web)
+                self._tasks.at_beats("web", self._follow_web)
             for address in self._serving.addresses:
                 announce(str(address))
             service.notify(READY=1, STATUS=self._ready()[1])
@@ -155,7 +149,7 @@ class Daemon:
         directory = self._config.path.runtime
         try:
             os.makedirs(directory, 0o755, exist_ok=True)
-            return await open_control(control_socket(self._config), routes(self))
+            return await open_control(settings.control_socket(self._config), routes(self))
         except (ConfigError, OSError) as error:
             _log.warning("no control socket: %s", error)
             return None
@@ -248,9 +242,8 @@ class Daemon:
         moved = config.web.listen_address != old.web.listen_address
         if self._serving is not None and not self._sockets and moved:
             await self._serving.rebind(config.web.listen_address)
-        for option in options():
-            if option.restart and _value(config, option.key) != _value(old, option.key):
-                _log.warning("takes effect at the next start", extra={"option": option.key})
+        for key in settings.wait_for_restart(old, config):
+            _log.warning("takes effect at the next start", extra={"option": key})
         if self._serving is not None:
             await self._serving.refresh()
             if self._serving.web_error:
@@ -261,10 +254,10 @@ class Daemon:
             run_on(config.cpu.server, self._link.launcher_pid)
             self._link.run_on(processors(config.cpu.reader))
         self._sampler.reconfigure(
-            periods=_periods(config), selection=_selection(config), resting=config.resting
+            periods=settings.periods(config), selection=settings.selection(config), resting=config.resting
         )
         self._inventory.expected.configure(config.inventory.expect, learn=config.inventory.learn)
-        self._finder.select(_Names(config.device.include, config.device.exclude))
+        self._finder.select(settings.devices(config))
         self._finder.look_again("reload")
 
     def _assemble(self, *, keep: bool = True) -> None:
@@ -281,14 +274,15 @@ class Daemon:
 
         config = self._config
         self._counts = Counts(time.time())
+        self._tasks = Supervisor(self._counts.task_restarts)
         self._inventory = Inventory(Expected(expect=config.inventory.expect, learn=config.inventory.learn))
         self._sampler = Sampler(
             self._link,
             Holders(config.path.runtime, config.path.sysfs),
             sysfs=config.path.sysfs,
             procfs=config.path.procfs,
-            periods=_periods(config),
-            selection=_selection(config),
+            periods=settings.periods(config),
+            selection=settings.selection(config),
             resting=config.resting,
             gone=lambda: self._finder.look_again("read"),
             later=asyncio.get_running_loop().call_soon,
@@ -304,9 +298,9 @@ class Daemon:
             self._inventory,
             self._counts,
             sysfs=config.path.sysfs,
-            wanted=_Names(config.device.include, config.device.exclude),
+            wanted=settings.devices(config),
             changed=self._devices_changed,
-            complete=self._beat,
+            complete=self._tasks.beat,
         )
         self._publisher = Publisher(
             self._sampler,
@@ -322,18 +316,16 @@ class Daemon:
         # Events before the first look at sysfs: what changes in between is not missed.
         self._finder.listen(self._config.uevent.source)
         self._link.attach(asyncio.get_running_loop())
-        self._supervise("scan", self._finder.run)
+        self._tasks.run("scan", self._finder.run)
         self._link.on_beat = self._look_after
         self._look_after()
-        self._supervise("costs", self._weigh_processes)
+        self._tasks.run("costs", self._weigh_processes)
 
     async def _end(self) -> None:
         for timer in (self._timer, self._resumes):
             if timer is not None:
                 timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         await self._finder.close()
         await self._link.close()
 
@@ -366,47 +358,6 @@ class Daemon:
 
     # Tasks
 
-    def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` for ever: when it fails it is counted, logged once and started again with back-off."""
-
-        async def forever() -> None:
-            delay = 1.0
-            while True:
-                try:
-                    await work()
-                except Exception as error:
-                    self._failed(name, error)
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, 60.0)
-
-        self._tasks.append(asyncio.get_running_loop().create_task(forever(), name=name))
-
-    def _at_beats(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Supervise `work` done at each heartbeat: what may wait for a disk and must not hold the clock."""
-        beat = asyncio.Event()
-        self._beats.append(beat)
-
-        async def at_beat() -> None:
-            while True:
-                await beat.wait()
-                beat.clear()
-                await work()
-
-        self._supervise(name, at_beat)
-
-    def _beat(self) -> None:
-        for beat in self._beats:
-            beat.set()
-
-    def _failed(self, name: str, error: Exception) -> None:
-        """Count a failure of the task `name`, and log it unless it was logged before."""
-        counts = self._counts.task_restarts
-        counts[name] = counts.get(name, 0) + 1
-        key = f"{name} {error!r}"
-        if key not in self._logged_failures and len(self._logged_failures) < 100:
-            self._logged_failures.add(key)
-            _log.error("task failed", extra={"task": name}, exc_info=error)
-
     def _look_after(self) -> None:
         """At each heartbeat of the reader, and without one soon after: what is not anybody's event.
 
@@ -419,7 +370,7 @@ class Daemon:
         try:
             soon = self._attend(now)
         except Exception as error:
-            self._failed("clock", error)
+            self._tasks.failed("clock", error)
         later = _ATTENTIVE if soon or not self._frozen else _FALLBACK * self._link.heartbeat_seconds
         if self._watchdog is not None:
             # The service manager hears of it here because this is the loop that serves.
@@ -429,7 +380,7 @@ class Daemon:
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)
-        self._beat()
+        self._tasks.beat()
         if not self._frozen and self._ready()[0]:
             # What is here now mostly stays: the collector need not walk it again, which takes longer than
             # the loop should ever stand still. A collection before would take as long once more.
@@ -454,52 +405,11 @@ class Daemon:
             self._counts.processes = await asyncio.to_thread(_costs, pids)
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Whether a name is wanted: it matches `include`, where that is given, and not `exclude`."""
-
-    include: str
-    exclude: str
-
-    def __call__(self, name: str) -> bool:
-        # re keeps compiled expressions itself.
-        if self.include and not re.fullmatch(self.include, name):
-            return False
-        return not (self.exclude and re.fullmatch(self.exclude, name))
-
-
-def _selection(config: Config) -> "Selection":
-    from gpudaemon.pipeline.plan import Selection
-
-    metric = config.metric
-    wanted = _Names(metric.include, metric.exclude) if metric.include or metric.exclude else None
-    return Selection(config.collectors, wanted, metric.limit, fast=config.periods[-1])
-
-
-def _periods(config: Config) -> "Periods":
-    from gpudaemon.pipeline.sampler import Periods
-
-    static, slow, normal, fast = config.periods
-    return Periods(static=static, slow=slow, normal=normal, fast=fast, deadline=config.read.deadline)
-
-
-def _value(config: Config, key: str) -> object:
-    value: object = config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def _costs(pids: dict[str, int]) -> "dict[str, ProcessCost]":
     # Imported in the thread that asks: importing psutil takes longer than the loop should stand still.
     from gpudaemon.sources.own_processes import own_processes
 
     return own_processes(pids)
-
-
-def control_socket(config: Config) -> str:
-    """Path of the socket over which a daemon with this configuration is asked."""
-    return os.path.join(config.path.runtime, "control.sock")
 
 
 def look(config: Config) -> "tuple[Snapshot, Report]":
