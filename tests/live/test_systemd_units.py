@@ -74,8 +74,8 @@ def test_what_is_left_open(root: tuple[str, Path]) -> None:
 
 
 def _rows(document: str) -> list[list[str]]:
-    lines = [line for line in document.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    lines = [line.removeprefix("|").removesuffix("|") for line in document.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
 
 
 @pytest.mark.parametrize("tier", [tier for tier in TIERS if tier != "base"])
