@@ -46,6 +46,7 @@ _HEARTBEATS = (2.0, 5.0)
 _FALLBACK = 1.25
 """Heartbeats after which things are looked after without one."""
 _ATTENTIVE = 1.0
+_LONGEST_RELOAD = 3.0
 
 
 class Daemon:
@@ -175,9 +176,7 @@ class Daemon:
         try:
             await self._memory.attend(scanned=False)
             self._begin()
-            end = time.monotonic() + _LOOK_GRACE + 2 * self._config.read.deadline
-            while not self._ready()[0] and time.monotonic() < end:
-                await asyncio.sleep(0.02)
+            await self._answered(_LOOK_GRACE + 2 * self._config.read.deadline)
             await self._memory.attend(scanned=True)
             return self._publisher.snapshot(), self._publisher.report()
         finally:
@@ -203,6 +202,8 @@ class Daemon:
                 self._counts.reloaded = time.time()
                 _log.info("configuration read again")
             self._counts.reload_ok = not wrong
+            # One after the other: a device planned anew again and again would never be read.
+            await self._answered(_LONGEST_RELOAD)
             service.notify(READY=1)
         return wrong
 
@@ -328,6 +329,12 @@ class Daemon:
         await self._tasks.end()
         await self._finder.close()
         await self._link.close()
+
+    async def _answered(self, seconds: float) -> None:
+        """Return when every device has answered, or after so long."""
+        end = time.monotonic() + seconds
+        while not self._ready()[0] and time.monotonic() < end:
+            await asyncio.sleep(0.02)
 
     def _ready(self) -> tuple[bool, str]:
         if not self._finder.scanned:

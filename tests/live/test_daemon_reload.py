@@ -49,7 +49,9 @@ def file(tmp_path: Path) -> Path:
 def test_a_reload_changes_what_is_served(host: HostProcess, file: Path) -> None:
     with RunningDaemon(host, "--config.file", str(file)) as daemon:
         first = daemon.metrics()
-        page = reload(daemon, file, '[metric]\nexclude = "gpudaemon_gpu_temperature.*"\n[collector]\npcie = false')
+        page = reload(
+            daemon, file, '[metric]\nexclude = "gpudaemon_gpu_temperature.*"\n[collector]\npcie = false'
+        )
         daemon.until(lambda: not daemon.metrics().family("gpudaemon_pcie_link_width"), 5)
         page = daemon.metrics()
         assert not [name for name in page if name.startswith(("gpudaemon_gpu_temperature", "gpudaemon_pcie_"))]
@@ -181,7 +183,9 @@ def test_a_pause_reads_nothing_and_ends_by_itself(host: HostProcess, engine: str
         ask(control, "POST", "/pause?seconds=600")
         # A reader that is replaced meanwhile does not read either.
         os.kill(daemon.reader, signal.SIGKILL)
-        daemon.until(lambda: sum(daemon.metrics().family("gpudaemon_daemon_reader_restarts_total").values()) == 1)
+        daemon.until(
+            lambda: sum(daemon.metrics().family("gpudaemon_daemon_reader_restarts_total").values()) == 1
+        )
         time.sleep(1.5)
         before = host.control.stats()["reads"]
         time.sleep(2.5)
@@ -190,7 +194,9 @@ def test_a_pause_reads_nothing_and_ends_by_itself(host: HostProcess, engine: str
         daemon.until(lambda: bool(daemon.metrics().family("gpudaemon_gpu_busy_ratio")), 5)
 
 
-@pytest.mark.parametrize("query", ["", "?seconds=", "?seconds=nan", "?seconds=-1", "?seconds=1e9", "?seconds=x"])
+@pytest.mark.parametrize(
+    "query", ["", "?seconds=", "?seconds=nan", "?seconds=-1", "?seconds=1e9", "?seconds=x"]
+)
 def test_a_pause_must_have_an_end(host: HostProcess, tmp_path: Path, query: str) -> None:
     runtime = str(tmp_path / "run")
     with RunningDaemon(host, runtime=runtime) as daemon:
@@ -226,7 +232,9 @@ def test_a_limit_of_series_is_kept_and_told(host: HostProcess, file: Path) -> No
     with RunningDaemon(host, "--config.file", str(file)) as daemon:
         page = daemon.metrics()
         dropped = page[f'gpudaemon_daemon_series_dropped{{device="{GPU}"}}']
-        own = [name for name in page.data(GPU) if not name.startswith(("gpudaemon_device_", "gpudaemon_runtime_"))]
+        own = [
+            name for name in page.data(GPU) if not name.startswith(("gpudaemon_device_", "gpudaemon_runtime_"))
+        ]
         assert len(own) <= 10
         page = reload(daemon, file, "")
         daemon.until(lambda: not daemon.metrics().family("gpudaemon_daemon_series_dropped"), 5)
