@@ -262,6 +262,24 @@ def test_reload_is_acknowledged(booted: Machine, host: HostProcess) -> None:
     assert Page.of(booted.fetch("/metrics") or "")["gpudaemon_daemon_config_reload_success"] == 1
 
 
+def test_processors_pause_and_credentials(booted: Machine, host: HostProcess) -> None:
+    """What an operator does with the unit, as docs/service.md says."""
+    booted.write("etc/gpudaemon/web.yml", "basic_auth_users: {}\n")
+    booted.run("chmod", "600", "/etc/gpudaemon/web.yml")
+    flags = ("--cpu.server=0", "--cpu.reader=1", "--web.config.file=%d/web.yml")
+    if (os.cpu_count() or 1) < 2:
+        flags = flags[2:]
+    booted.configure(host, *flags, service="LoadCredential=web.yml:/etc/gpudaemon/web.yml")
+    server = start(booted)
+    if len(flags) == 3:
+        assert os.sched_getaffinity(server) == {0}
+        assert os.sched_getaffinity(reader_of(booted, server)) == {1}
+    program = "/opt/gpudaemon/bin/gpudaemon"
+    for words, paused in ((("pause", "--for", "60"), 1), (("resume",), 0)):
+        booted.run(program, *words)
+        assert Page.of(booted.fetch("/metrics") or "")["gpudaemon_daemon_paused"] == paused
+
+
 def test_wrong_arguments_are_not_tried_again(booted: Machine, host: HostProcess) -> None:
     booted.configure(host, "--no-such-flag")
     booted.run("systemctl", "start", "gpudaemon.service", check=False)
