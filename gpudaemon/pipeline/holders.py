@@ -13,6 +13,8 @@ from collections.abc import Mapping
 __all__ = ["Holders", "is_alive", "start_time"]
 
 _NAME = "stuck-reader-"
+_UNKNOWN = 0
+"""Start time of a process of this user that exists but may not be looked into."""
 
 
 def start_time(pid: int) -> int | None:
@@ -24,6 +26,9 @@ def start_time(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rsplit(b")", 1)[1].split()
+    except PermissionError:
+        # A reader with capabilities where /proc is closed (ProtectProc=noaccess): that it exists can be seen.
+        return _UNKNOWN if _is_own(pid) else None
     except (OSError, IndexError):
         return None
     if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
@@ -33,7 +38,15 @@ def start_time(pid: int) -> int | None:
 
 def is_alive(pid: int, started: int) -> bool:
     """Whether that very process still exists."""
-    return start_time(pid) == started
+    found = start_time(pid)
+    return found is not None and (found == started or _UNKNOWN in (found, started))
+
+
+def _is_own(pid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 class Holders:

@@ -53,7 +53,7 @@ def _disabled() -> str:
 
 def _try() -> tuple[bool, str]:
     try:
-        import liburing
+        from gpudaemon.reader.binding import liburing
     except ImportError as error:
         return False, f"liburing cannot be imported: {error}"
     from gpudaemon.reader.uring import worker_limits

@@ -23,8 +23,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-import liburing
-
+from gpudaemon.reader.binding import liburing
 from gpudaemon.reader.engine import NOT_READ, Chain, Step
 
 __all__ = ["ENTRIES", "UringEngine", "worker_limits", "worker_processors"]
