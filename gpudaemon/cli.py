@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gpudaemon import __version__
 from gpudaemon.config import Config, Flag, default_file, load, nearest, options, sections
 from gpudaemon.config.text import effective, help_text, manual, sample, table
-from gpudaemon.errors import GpudaemonError
+from gpudaemon.errors import ConfigError, GpudaemonError
 from gpudaemon.settings import control_socket
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _daemon_flags(health)
 
     check = command("check", "check the configuration, and what this host's kernel offers", _check)
+    check.set_defaults(unusable=1)
     check.add_argument("--json", action="store_true", help="as JSON")
     _daemon_flags(check)
 
@@ -160,8 +161,18 @@ def _file(arguments: argparse.Namespace) -> str:
     return default_file() if arguments.config_file is None else arguments.config_file
 
 
-def _config(arguments: argparse.Namespace, **above: Flag) -> Config:
-    return load(_file(arguments), {**_given(arguments), **above})
+def _config(arguments: argparse.Namespace) -> Config:
+    return _usable(partial(load, _file(arguments), _given(arguments)), getattr(arguments, "unusable", 2))
+
+
+def _usable(read: Callable[[], Config], status: int = 2) -> Config:
+    """What `read` gives. One that only an edit can heal ends the program with a status of its own: the service
+    manager need not try again."""
+    try:
+        return read()
+    except ConfigError as error:
+        print(f"gpudaemon: {error}", file=sys.stderr)
+        sys.exit(status)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -186,7 +197,7 @@ def _serve(read: Callable[[], Config]) -> None:
     def announce(address: str) -> None:
         print(f"serving http://{address}/metrics", flush=True)
 
-    config = read()
+    config = _usable(read)
     set_up(config.log.level, config.log.format)
     run(config, load=read, announce=announce)
 
@@ -364,7 +375,7 @@ def _mock_profiles(_: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; exit status 0, 1 for an error with its message, 2 for wrong arguments."""
+    """Run the command line; exit status 0, 1 for an error with its message, 2 for wrong arguments, options."""
     parsed = _parser().parse_args(arguments)
     try:
         status = parsed.call(parsed)

@@ -68,7 +68,11 @@ class Daemon:
         self._load = load
         # Before any child: it inherits where it may run. The reader gets its own processors by message.
         if config.cpu.server:
-            run_on(config.cpu.server)
+            try:
+                run_on(config.cpu.server)
+            except ConfigError as error:
+                # A service that runs elsewhere is better than none.
+                _log.error("%s", error)
         # Between two rounds of reading a heartbeat is the only thing that wakes anybody.
         heartbeat = min(max(min(config.periods), _HEARTBEATS[0]), _HEARTBEATS[1])
         self._link = ReaderLink(tier=config.tier, engine=config.engine, heartbeat=heartbeat)

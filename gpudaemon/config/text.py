@@ -94,7 +94,7 @@ def manual(commands: Iterable[tuple[str, str]], version: str) -> str:
         ".SH SIGNALS\n.TP\n.B SIGHUP\nread the configuration again; counters go on\n"
         ".TP\n.B SIGTERM, SIGINT\nend within two seconds, whatever hangs",
         ".SH EXIT STATUS\n0: done. 1: an error, with its message; of\n.BR health : not healthy.\n"
-        "2: wrong arguments; of\n.BR health : not known.",
+        "2: wrong arguments or options; of\n.BR health : not known.",
     ]
     return "\n".join(parts) + "\n"
 

@@ -1,9 +1,11 @@
 """The files of a lane on the server's side: where each stands, and whether a group says anything new."""
 
+from array import array
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from gpudaemon.pipeline.plan import PlannedFile
+from gpudaemon.pipeline.plan import SMALL, PlannedFile
 
 if TYPE_CHECKING:
     import mmap
@@ -65,27 +67,44 @@ class File:
 class Region:
     """Where the files of a group lie in a lane's memory, and what stood there last.
 
-    Most readings of most devices say what the one before said. Files of a group lie together, so that is seen
-    by comparing their lengths and slots as two runs of bytes, without looking at any file.
+    Most readings of most devices say what the one before said. Files of a group lie together, small ones first,
+    so that is seen by comparing a few runs of bytes without looking at any file: the lengths, the slots of the
+    small ones, and of each large one, whose slot is mostly empty, what it said.
     """
 
-    __slots__ = ("_contents", "_files", "_lengths", "_now", "_seen")
+    __slots__ = ("_contents", "_files", "_large", "_lengths", "_now", "_seen", "_spans", "_whole")
 
     def __init__(self, files: Sequence[File]) -> None:
         self._files = files
-        self._seen: tuple[bytes, bytes] | None = None
-        self._now: tuple[bytes, bytes] | None = None
+        self._seen: tuple[bytes, ...] | None = None
+        self._now: tuple[bytes, ...] = ()
+        self._spans: tuple[tuple[int, int], ...] = ()
         self._lengths = self._contents = (0, 0)
-        if files and files[-1].index - files[0].index == len(files) - 1:
-            first, last = files[0], files[-1]
-            self._lengths = (4 * first.index, 4 * (last.index + 1))
-            self._contents = (first.start, last.start + last.plan.limit)
+        self._large: tuple[tuple[int, int], ...] = ()
+        self._whole = bool(files) and files[-1].index - files[0].index == len(files) - 1
+        if self._whole:
+            first = files[0].index
+            small = list(takewhile(lambda file: file.plan.limit <= SMALL, files))
+            self._lengths = (4 * first, 4 * (files[-1].index + 1))
+            if small:
+                self._contents = (small[0].start, small[-1].start + small[-1].plan.limit)
+            self._large = tuple((file.index - first, file.start) for file in files[len(small) :])
 
     def unchanged(self, memory: "mmap.mmap", base: int) -> bool:
         """Whether every file says again, in the copy at `base`, what was accepted last."""
-        (lengths, lengths_end), (contents, contents_end) = self._lengths, self._contents
-        self._now = (memory[base + lengths : base + lengths_end], memory[base + contents : base + contents_end])
-        return self._now == self._seen and contents_end > 0
+        if not self._whole:
+            return False
+        (start, end), seen = self._lengths, self._seen
+        lengths = memory[base + start : base + end]
+        if seen is None or lengths != seen[0]:
+            self._spans = self._large_ones(lengths)
+        start, end = self._contents
+        self._now = (
+            lengths,
+            memory[base + start : base + end],
+            *[memory[base + start : base + end] for start, end in self._spans],
+        )
+        return self._now == seen
 
     def accept(self) -> None:
         """What `unchanged` saw was taken over; if any file gave nothing, all are looked at next time."""
@@ -94,3 +113,8 @@ class Region:
     def forget(self) -> None:
         """What was accepted is not known any more: the same bytes are news again."""
         self._seen = None
+
+    def _large_ones(self, lengths: bytes) -> tuple[tuple[int, int], ...]:
+        """Where the contents of the large files are, in a copy; errors have none."""
+        numbers = array("i", lengths)
+        return tuple((start, start + max(numbers[place], 0)) for place, start in self._large)

@@ -24,6 +24,7 @@ from gpudaemon.pipeline.windows import READINGS, WINDOWS
 __all__ = [
     "EVERYTHING",
     "GATE",
+    "SMALL",
     "CounterPlan",
     "DevicePlan",
     "PlannedFile",
@@ -37,6 +38,8 @@ __all__ = [
 GATE = "power/runtime_status"
 """File 0 of a gated lane: known before anything else of the device is submitted."""
 GATE_LIMIT = 32
+SMALL = 256
+"""Bytes of a slot that is not worth looking at by itself."""
 
 _GROUPS = {Cadence.STATIC: 0, Cadence.SLOW: 1, Cadence.NORMAL: 2, Cadence.FAST: 3}
 
@@ -199,8 +202,9 @@ def make_plan(device: Device, facts: Facts, selection: Selection = EVERYTHING) -
     needed |= {index for one in integrals for index in (one.source, one.limit)}
     gated = GATE in device.names
     files = [file for one in found if (file := _planned(*one, builder, needed, selection)) is not None]
-    # Fastest first: files that are read together then lie together in the lane's memory.
-    files.sort(key=lambda file: -file.group)
+    # Fastest first: files that are read together then lie together in the lane's memory. Among those the small
+    # ones first, which are compared as one (`files.Region`).
+    files.sort(key=lambda file: (-file.group, file.limit > SMALL))
     by_metric: dict[Metric, list[tuple[str, int]]] = {}
     for index, series in shown.items():
         by_metric.setdefault(series.metric, []).append((series.prefix(), index))

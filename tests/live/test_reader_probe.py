@@ -32,6 +32,7 @@ def engine_of(daemon: RunningDaemon) -> tuple[str, str]:
     found = re.search(r'engine="(.*?)",reason="(.*?)"}', series)
     assert found is not None
     assert page.states(GPU) == ["ok"]
+    daemon.until(lambda: "engine=" in daemon.log)
     lines = [line for line in daemon.log.splitlines() if "engine=" in line]
     assert len(lines) == 1, daemon.log
     assert "Traceback" not in daemon.log

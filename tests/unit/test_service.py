@@ -124,7 +124,7 @@ except ConfigError as error:
     print(error)
     print(*sorted(os.listdir("/proc/self/fd"), key=int))
     sys.exit()
-print(len(sockets), any(one.getblocking() for one in sockets), len(listening_sockets()))
+print(len(sockets), any(one.getblocking() for one in sockets), len(listening_sockets()), flush=True)
 see = "import os; print(*[n for n in os.environ if 'LISTEN' in n], *sorted(os.listdir('/proc/self/fd')))"
 subprocess.run([sys.executable, "-c", see], close_fds=False)
 for one in sockets:
