@@ -108,7 +108,8 @@ class Region:
 
     def accept(self) -> None:
         """What `unchanged` saw was taken over; if any file gave nothing, all are looked at next time."""
-        self._seen = self._now if all(file.raw is not None for file in self._files) else None
+        known = bool(self._now) and all(file.raw is not None for file in self._files)
+        self._seen = self._now if known else None
 
     def forget(self) -> None:
         """What was accepted is not known any more: the same bytes are news again."""

@@ -10,9 +10,9 @@ from gpudaemon.discovery.inventory import Inventory
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Kind
 from gpudaemon.model.snapshot import Snapshot
+from gpudaemon.pipeline.counts import Counts
 from gpudaemon.pipeline.holders import Holders
 from gpudaemon.pipeline.plan import GATE
-from gpudaemon.pipeline.counts import Counts
 from gpudaemon.pipeline.publish import STATES, Publisher
 from gpudaemon.pipeline.sampler import Periods, Sampler
 from gpudaemon.reader.channel import DEPTH, LaneMemory, RecordKind
