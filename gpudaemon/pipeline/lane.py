@@ -17,7 +17,7 @@ from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.files import File, Region
 from gpudaemon.pipeline.following import Following
 from gpudaemon.pipeline.plan import DevicePlan
-from gpudaemon.pipeline.policy import RETRY_GROUP, demoted_group, is_slow, retry_delay
+from gpudaemon.pipeline.policy import RETRY_GROUP, SLOW_SECONDS, demoted_group, is_slow, retry_delay
 from gpudaemon.pipeline.rest import Rest
 from gpudaemon.reader.channel import DEMOTED, DEPTH, GROUPS, OPEN_ERROR, PARKED, LaneMemory
 
@@ -107,6 +107,7 @@ class DeviceLane:
         self._regions = [Region(self._groups[group]) for group in range(DEMOTED)]
         self._rows_cut: dict[int, int] = {}
         self._now = 0.0
+        self._some_slow = False
         self._following = Following(plan, self._files, self.values, figures=figures, created=created)
         self._following.set_periods(memory.periods)
 
@@ -562,6 +563,9 @@ class DeviceLane:
         Too dear is one that is so twice and for a second: a moment in which the machine was busy does not make
         a file slow that is read twenty times a second.
         """
+        if not self._some_slow and max(self.memory.costs) <= SLOW_SECONDS:
+            # The chain was slow because it waited its turn.
+            return
         cheap = []
         for file in files:
             if file.group in (PARKED, RETRY_GROUP):
@@ -581,6 +585,7 @@ class DeviceLane:
             elif not is_slow(cost, self.memory.periods[file.plan.group]):
                 cheap.append(file)
         self._bring_back(cheap)
+        self._some_slow = any(file.slow for file in self._files)
 
     def _bring_back(self, files: list[File]) -> None:
         """Files that were read fast enough for the period they came from; twice so, they return to it."""

@@ -3,7 +3,7 @@
 from gpudaemon.model.outcome import Outcome
 from gpudaemon.reader.channel import DEMOTED, GROUPS
 
-__all__ = ["DEMOTED_PERIODS", "RETRY_GROUP", "demoted_group", "is_slow", "retry_delay"]
+__all__ = ["DEMOTED_PERIODS", "RETRY_GROUP", "SLOW_SECONDS", "demoted_group", "is_slow", "retry_delay"]
 
 DEMOTED_PERIODS = (15.0, 60.0, 300.0, 900.0)
 """Periods of the groups that hold files demoted for their cost."""
@@ -15,7 +15,8 @@ _ASK_AGAIN = (5.0, 30.0, 120.0)
 _ASK_AGAIN_LATER = 600.0
 _BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _BACK_OFF_LATER = 60.0
-_SLOW_SECONDS = 0.02
+SLOW_SECONDS = 0.02
+"""A read that takes no longer is cheap whatever its period."""
 _SLOW_SHARE = 0.1
 _SHARE_OF_DEMOTED = 0.02
 
@@ -36,7 +37,7 @@ def retry_delay(outcome: Outcome, times: int, age: float) -> float:
 
 def is_slow(cost: float, period: float) -> bool:
     """Whether a read that took `cost` seconds is too dear for `period`."""
-    return cost > max(_SLOW_SECONDS, _SLOW_SHARE * min(period, 10.0))
+    return cost > max(SLOW_SECONDS, _SLOW_SHARE * min(period, 10.0))
 
 
 def demoted_group(cost: float, period: float) -> int:

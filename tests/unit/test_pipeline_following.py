@@ -513,7 +513,7 @@ def test_counters_never_fall_whatever_happens(operations: list[tuple[str, float,
     table = b"\x78\x00\x01\x03" + bytes(108) + b"\x01" + bytes(7)
     bench.read(power=watts(100), cap=watts(250), metrics=table, crit=b"90000\n", temperature=b"95000\n")
     seen = bench.counters()
-    read_seconds = 0.0
+    read_seconds = 0.001  # what the first reading took
     for what, amount, detail in operations:
         began = bench.now
         _operate(bench, what, amount, detail)
