@@ -11,7 +11,6 @@ https://prometheus.io/docs/instrumenting/content_negotiation/ and exporter-toolk
 import asyncio
 import json
 import logging
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +37,12 @@ from gpudaemon.export.page import Pages
 from gpudaemon.export.turns import Turns, client_of
 from gpudaemon.model.metric import Metric
 from gpudaemon.model.snapshot import DeviceView, Snapshot
+
+try:
+    # Five times as fast as zlib for pages, at about the same size.
+    from isal import isal_zlib as compressor
+except ImportError:
+    import zlib as compressor  # type: ignore[no-redef]
 
 __all__ = ["Exposition", "HttpInstruments", "Limits"]
 
@@ -363,7 +368,7 @@ def _device(device: DeviceView) -> dict[str, object]:
 
 def _gzip(body: bytes) -> bytes:
     # 31: the largest window, with a gzip header (zlib.h, deflateInit2).
-    return zlib.compress(body, 1, wbits=31)
+    return compressor.compress(body, 1, wbits=31)
 
 
 def _let_go(error: BaseException | None) -> None:
