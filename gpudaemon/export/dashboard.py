@@ -127,10 +127,12 @@ def _annotations(made: Dashboard) -> None:
     sick = f"max by (device, state) ({select(state, GPU, state=('hung', 'gone', 'denied', 'stale'))} == 1)"
     asleep = f"max by (device, state) ({select(state, GPU, state=('suspended', 'resting', 'paused'))} == 1)"
     missing = f"max by (device) ({select(daemon.DEVICE_MISSING, GPU)} == 1)"
+    # Grafana marks where the value is above zero.
+    down = f"1 - {select(UP, HOST)} == 1"
     made.annotation(annotation("hung, gone, denied, stale", sick, "{{device}} {{state}}", "red"))
     made.annotation(annotation("missing", missing, "{{device}} missing", "dark-red"))
     made.annotation(annotation("left asleep", asleep, "{{device}} {{state}}", "blue"))
-    made.annotation(annotation("not scraped", f"{select(UP, HOST)} == 0", "{{instance}} not scraped", "purple"))
+    made.annotation(annotation("not scraped", down, "{{instance}} not scraped", "purple"))
     started = f"max by (instance) ({select(PROCESS_START, HOST)}) * 1000"
     made.annotation(annotation("daemon started", started, "gpudaemon started", "green", at_value=True))
 

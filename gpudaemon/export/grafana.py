@@ -135,6 +135,7 @@ def strip(
     """States over time, one bar a series; where there is no sample there is no bar."""
     panel = statetimeline.Panel().title(title).description(text).datasource(DATASOURCE).mappings(_map(states))
     panel.span(width).height(height).show_value(common.VisibilityMode.NEVER).merge_values(True).row_height(0.8)
+    panel.fill_opacity(80).line_width(0)
     panel.legend(_legend())
     for query, letter in zip(queries, _LETTERS, strict=False):
         panel.with_target(_target(query.expression, letter).legend_format(query.legend).range())
@@ -177,6 +178,7 @@ def table_now(title: str, text: str, columns: Sequence[Column], *, width: int, h
     Every query must leave the label `device` and none but those of its column.
     """
     panel = table.Panel().title(title).description(text).datasource(DATASOURCE).span(width).height(height)
+    panel.align(common.FieldTextAlignment.AUTO)
     names: dict[str, str] = {"device": "device"}
     hidden = {"Time": True}
     for column, letter in zip(columns, _LETTERS, strict=False):
@@ -231,7 +233,7 @@ class _Annotation(models.AnnotationQuery):
 
     def to_json(self) -> dict[str, object]:
         found = {**super().to_json(), "titleFormat": self.title_format, "step": "15s"}
-        return {**found, "useValueForTime": "on"} if self.at_value else found
+        return {**found, "useValueForTime": True} if self.at_value else found
 
 
 class _AnnotationBuilder(builders.AnnotationQuery):
@@ -244,7 +246,7 @@ class _AnnotationBuilder(builders.AnnotationQuery):
 def annotation(
     name: str, expression: str, title: str, color: str, *, at_value: bool = False
 ) -> builders.AnnotationQuery:
-    """Marks on every panel over time while the expression has a series.
+    """Marks on every panel over time while a series of the expression is above zero.
 
     at_value: the value is the moment to mark, in milliseconds since 1970.
     """

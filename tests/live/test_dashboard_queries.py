@@ -286,11 +286,16 @@ def check_values(api: Prometheus) -> None:
 def check_every_query(api: Prometheus, devices: dict[str, dict[str, str]]) -> None:
     """No query is wrong, and each finds something on one of the hosts."""
     empty = []
+    marks = {mark["name"] for mark in dashboard()["annotations"]["list"]}
     asked = 0
     for title, expression in targets(dashboard()):
         found = 0
         for host, known in devices.items():
-            found += len(api.span(chosen(expression, host, "|".join(known)), 60))
+            series = api.span(chosen(expression, host, "|".join(known)), 60)
+            found += len(series)
+            if title in marks:
+                values = [float(value) for one in series for _, value in one["values"]]
+                assert all(value > 0 for value in values), f"{title}: Grafana marks nothing at zero"
             asked += 1
         if not found and not any(re.sub(r"\{[^}]*\}", "", expression).find(start) >= 0 for start in NEVER):
             empty.append((title, expression))
