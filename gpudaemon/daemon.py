@@ -112,6 +112,7 @@ class Daemon:
                 requests=rows.HTTP_REQUESTS,
                 scrapes_in_flight=rows.SCRAPES_IN_FLIGHT,
                 render_seconds=rows.SCRAPE_SECONDS,
+                handshakes_failed=rows.HTTP_HANDSHAKES_FAILED,
             ),
             limits=Limits(scrapes=self._config.web.max_requests),
             subjects=subjects(),

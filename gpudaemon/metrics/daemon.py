@@ -19,6 +19,7 @@ __all__ = [
     "DEVICE_STATE",
     "ENGINE_INFO",
     "HANGS",
+    "HTTP_HANDSHAKES_FAILED",
     "HTTP_REQUESTS",
     "MALFORMED",
     "OVERFLOW",
@@ -192,5 +193,8 @@ PROCESS_DESCRIPTORS = _gauge(
     "daemon_process_open_descriptors", "Open descriptors of each process that may be looked at.", ("process",)
 )
 HTTP_REQUESTS = _counter("daemon_http_requests", "HTTP requests answered, by status code.", ("code",))
+HTTP_HANDSHAKES_FAILED = _counter(
+    "daemon_http_handshakes_failed", "Connections that ended before they were one, where TLS is spoken."
+)
 SCRAPES_IN_FLIGHT = _gauge("daemon_scrapes_in_flight", "Scrapes being answered.")
 SCRAPE_SECONDS = _counter("daemon_scrape_seconds", "Time spent rendering pages.", (), Unit.SECONDS)
