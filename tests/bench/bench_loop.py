@@ -4,9 +4,9 @@
 
 Together, for a minute: 8 of 24 GPUs answer each read after 200 ms, a page of 10,000 series is scraped with gzip
 each second, and 5,000 processes are scanned for clients over and over. All of it over TLS with users (--plain:
-without): each scrape is a new connection, 8 clients try wrong passwords at speed, a new connection every tenth
-time, and users log in whose passwords were not checked yet. A task of the daemon's own loop sleeps a
-millisecond at a time and notes how late it wakes.
+without): each scrape is a new connection, 8 clients of another address try ten wrong passwords a second each, on
+a new connection every tenth time (--flood: as fast as they can), and users log in whose passwords were not
+checked yet. A task of the daemon's own loop sleeps a millisecond at a time and notes how late it wakes.
 """
 
 import argparse
@@ -43,6 +43,9 @@ def _processes(directory: str) -> None:
 
 USERS = 200
 GUESSERS = 8
+GUESSES = 10.0
+"""Tries a second of each."""
+OTHER = ("127.0.0.2", 0)
 COST = 10
 
 
@@ -65,19 +68,19 @@ def _web(directory: str) -> str:
     return f"{directory}/web.yml"
 
 
-def _connection(port: int, tls: bool) -> http.client.HTTPConnection:
+def _connection(port: int, tls: bool, source: tuple[str, int] | None = None) -> http.client.HTTPConnection:
     if not tls:
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=source)
     context = ssl._create_unverified_context()
-    return http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context, source_address=source)
 
 
 def _login(user: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def _log_in(port: int, seconds: float, results: Connection) -> None:
-    """Wrong passwords at speed, and right ones that were not checked before; from a process of its own."""
+def _log_in(port: int, seconds: float, flood: bool, results: Connection) -> None:
+    """Wrong passwords, and right ones that were not checked before; from a process of its own."""
     end = time.monotonic() + seconds
     codes: dict[tuple[str, int], int] = {}
 
@@ -87,8 +90,11 @@ def _log_in(port: int, seconds: float, results: Connection) -> None:
     def guess(number: int) -> None:
         tries = 0
         while time.monotonic() < end:
-            with contextlib.closing(_connection(port, True)) as connection, contextlib.suppress(OSError):
+            guessing = _connection(port, True, OTHER)
+            with contextlib.closing(guessing) as connection, contextlib.suppress(OSError):
                 for _ in range(10):
+                    if not flood:
+                        time.sleep(1 / GUESSES)
                     tries += 1
                     connection.request("GET", "/metrics", headers=_login("user0", f"{number} {tries}"))
                     answer = connection.getresponse()
@@ -128,7 +134,7 @@ def _scrape(port: int, seconds: float, tls: bool, results: Connection) -> None:
     results.send((lines, took))
 
 
-async def _measure(engine: str, seconds: float, tls: bool) -> dict[str, float | str]:
+async def _measure(engine: str, seconds: float, tls: bool, flood: bool) -> dict[str, float | str]:
     from gpudaemon.config import load
     from gpudaemon.daemon import Daemon
     from gpudaemon.mock import HostProcess
@@ -156,7 +162,7 @@ async def _measure(engine: str, seconds: float, tls: bool) -> dict[str, float | 
         scraper = spawn.Process(target=_scrape, args=(port, seconds, tls, end))
         scraper.start()
         counted, counting = spawn.Pipe()
-        logins = spawn.Process(target=_log_in, args=(port, seconds, counting))
+        logins = spawn.Process(target=_log_in, args=(port, seconds, flood, counting))
         if tls:
             logins.start()
         scanning = asyncio.create_task(_scan(daemon, procfs))
@@ -218,6 +224,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--engine", action="append", choices=("io_uring", "threads"))
     parser.add_argument("--plain", action="store_true", help="neither TLS nor users")
+    parser.add_argument("--flood", action="store_true", help="wrong passwords as fast as they go")
     arguments = parser.parse_args()
     engines = arguments.engine or ["io_uring", "threads"]
     if len(engines) > 1:
@@ -227,7 +234,7 @@ def main() -> None:
         return
     sys.setswitchinterval(0.001)
     for engine in engines:
-        found = asyncio.run(_measure(engine, arguments.seconds, not arguments.plain))
+        found = asyncio.run(_measure(engine, arguments.seconds, not arguments.plain, arguments.flood))
         print(
             f"{engine:9} p50 {1e3 * found['p50']:.2f} ms  p99.9 {1e3 * found['p99.9']:.2f} ms (at most"
             f" {1e3 * MUST[0]:.0f})  longest {1e3 * found['longest']:.2f} ms (at most {1e3 * MUST[1]:.0f})\n"
