@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _BATCH = 16
 """Connections accepted in one round of the loop."""
 _RETRY_SECONDS = 0.5
+_ARRIVAL, _GRACE = 0.05, 0.3
+"""Seconds at the end for requests of accepted connections to come, and in all for them to be answered."""
 _READ_BYTES = 16 * 1024
 _SHUTDOWN_SECONDS = 1.0
 _HANDSHAKE = 0x16
@@ -116,9 +118,13 @@ class Connections:
                 _cut(one, transport)
 
     async def close(self) -> None:
-        """Accept no more, and drop what is not yet the HTTP server's."""
+        """Accept no more; what was accepted may ask and be answered for a moment, then it is dropped."""
         for listening in tuple(self._listening):
             self.leave(listening)
+        end = self._loop.time() + _GRACE
+        await asyncio.sleep(_ARRIVAL)
+        while (self._pending or self._busy) and self._loop.time() < end:
+            await asyncio.sleep(0.01)
         tasks = [pending.task for pending in self._pending if pending.task is not None]
         for task in tasks:
             task.cancel()

@@ -1,9 +1,10 @@
 """Passwords of basic authentication (RFC 7617), checked against bcrypt hashes off the event loop.
 
-One check takes 50 ms and more by design, so there is one thread for them, at a lower priority than the rest of
-the daemon, and a bounded queue that is served address by address. What was found is remembered, so a scraper
-costs a check an hour and gets through while others try passwords. An unknown user costs as much as a wrong
-password. Neither names nor passwords are ever logged.
+One check takes 50 ms and more by design, so there is one thread for them, and a bounded queue that is served
+address by address. The thread has the priority of all others: one with less would hold the interpreter, and with
+it the event loop, whenever busy processors do not let it run. What was found is remembered, so a scraper costs a
+check an hour and gets through while others try passwords. An unknown user costs as much as a wrong password.
+Neither names nor passwords are ever logged.
 """
 
 import asyncio
@@ -11,12 +12,10 @@ import base64
 import binascii
 import hashlib
 import os
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 __all__ = ["Busy", "Passwords", "credentials_of"]
@@ -24,7 +23,6 @@ __all__ = ["Busy", "Passwords", "credentials_of"]
 _REMEMBERED = 128
 _RIGHT_SECONDS = 3600.0
 _WRONG_SECONDS = 60.0
-_NICE = 10
 _LONGEST = 72
 """Bytes of a password that bcrypt looks at; every implementation ignores the rest, or should."""
 
@@ -58,7 +56,7 @@ class Passwords:
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
         self._working = False
         # The executor starts its thread with the first check, never before.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords", initializer=_lower_priority)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
 
     def set_users(self, users: Mapping[str, str]) -> None:
         """Take over these users; what was remembered of the former ones is forgotten."""
@@ -194,9 +192,3 @@ def _verify(password: bytes, hashed: str, hashes: tuple[str, ...]) -> bool:
 
 def _cost(hashed: str) -> int:
     return int(hashed[4:6])
-
-
-def _lower_priority() -> None:
-    # On Linux this is the priority of one thread; lowering it needs no right, but a filter may forbid it.
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + _NICE))

@@ -176,11 +176,11 @@ def test_an_unknown_user_and_a_cheaper_hash_take_as_long_as_the_most_expensive_o
     assert max(medians) < 1.5 * min(medians), medians
 
 
-def test_checks_leave_the_processor_to_the_rest() -> None:
+def test_checks_do_not_hold_the_interpreter_at_a_low_priority() -> None:
     async def check(passwords: Passwords) -> None:
         assert await passwords.check("ann", b"right", "a")
         thread = next(one for one in threading.enumerate() if one.name.startswith("passwords"))
-        assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) >= min(19, os.nice(0) + 10)
+        assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == os.nice(0)
 
     run(check, {"ann": hashed(b"right")})
 
