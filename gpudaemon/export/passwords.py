@@ -1,10 +1,10 @@
 """Passwords of basic authentication (RFC 7617), checked against bcrypt hashes off the event loop.
 
 One check takes 50 ms and more by design, so there is one thread for them, and a bounded queue that is served
-address by address. The thread has the priority of all others: one with less would hold the interpreter, and with
-it the event loop, whenever busy processors do not let it run. What was found is remembered, so a scraper costs a
-check an hour and gets through while others try passwords. An unknown user costs as much as a wrong password.
-Neither names nor passwords are ever logged.
+address by address. The thread has the priority of all others: one with less would hold the interpreter, and
+with it the event loop, whenever busy processors do not let it run. What was found is remembered, so a scraper
+costs a check an hour and gets through while others try passwords. An unknown user costs as much as a wrong
+password. Neither names nor passwords are ever logged.
 """
 
 import asyncio
