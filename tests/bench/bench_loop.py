@@ -4,8 +4,8 @@
 
 Together, for a minute: 8 of 24 GPUs answer each read after 200 ms, a page of 10,000 series is scraped with gzip
 each second, and 5,000 processes are scanned for clients over and over. All of it over TLS with users (--plain:
-without): each scrape is a new connection, 8 clients of another address try ten wrong passwords a second each, on
-a new connection every tenth time (--flood: as fast as they can), and users log in whose passwords were not
+without): each scrape is a new connection, 8 clients of another address try ten wrong passwords a second each,
+on a new connection every tenth time (--flood: as fast as they can), and users log in whose passwords were not
 checked yet. A task of the daemon's own loop sleeps a millisecond at a time and notes how late it wakes.
 """
 
