@@ -6,6 +6,7 @@ is not root, the import fails; where it is, two processes that start together re
 So it is told that there is no cache, and what it would write goes nowhere. That costs no time.
 """
 
+import contextlib
 import importlib
 from typing import Any
 
@@ -18,10 +19,11 @@ def _nothing(*_: object) -> bool:
 
 def _load() -> Any:
     """Import the binding without its cache. Raises ImportError where it is not installed."""
-    importer = importlib.import_module("dynamic_import.importer")
-    for name in ("exists", "create_cache_dir", "dump_cache", "add_record"):
-        if hasattr(importer, name):
-            setattr(importer, name, _nothing)
+    with contextlib.suppress(ModuleNotFoundError):
+        importer = importlib.import_module("dynamic_import.importer")
+        for name in ("exists", "create_cache_dir", "dump_cache", "add_record"):
+            if hasattr(importer, name):
+                setattr(importer, name, _nothing)
     return importlib.import_module("liburing")
 
 
