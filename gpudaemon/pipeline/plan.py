@@ -348,7 +348,8 @@ def facts_plan(device: Device, paths: Sequence[str]) -> DevicePlan:
     """A plan that only brings the contents of `paths`, decoded by nobody."""
     gated = GATE in device.names
     files = [PlannedFile(GATE, 0, GATE_LIMIT)] if gated else []
-    files += [PlannedFile(path, 0, 4096) for path in paths]
+    # With the cadence of loads: that is how often the power state of a device is looked at that sleeps now.
+    files += [PlannedFile(path, group_of(Cadence.NORMAL), 4096) for path in paths]
     return DevicePlan(device, gated, tuple(files), {}, (), (), (), -1, -1)
 
 

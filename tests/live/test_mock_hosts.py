@@ -65,6 +65,15 @@ def test_the_page_has_the_apu_and_says_that_the_other_one_sleeps(
     assert page.family("gpudaemon_hwmon_voltage_volts").of_device("BAT1")
 
 
+def test_what_slept_at_the_start_is_read_when_it_wakes(laptop: tuple[HostProcess, RunningDaemon]) -> None:
+    host, daemon = laptop
+    seconds = f'gpudaemon_device_left_suspended_seconds_total{{device="{DISCRETE}"}}'
+    assert daemon.metrics()[seconds] > 1
+    host.control.resume(DISCRETE)
+    daemon.until(lambda: daemon.metrics().states(DISCRETE) == ["ok"], 5)
+    daemon.until(lambda: bool(daemon.metrics().family("gpudaemon_gpu_power_watts").of_device(DISCRETE)), 5)
+
+
 def sane_without_gpus(page: Page) -> None:
     assert not [series for series in page if series.startswith("gpudaemon_gpu_")]
     assert not page.family("gpudaemon_device_missing")
