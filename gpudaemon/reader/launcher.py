@@ -15,10 +15,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 from gpudaemon.reader.rights import TIERS, keep_only
 
 __all__ = ["request", "start"]
+
+_FAREWELL = 0.2
+"""Seconds that readers have to end; a stuck one takes longer than anybody can wait."""
 
 
 def start(tier: str) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
@@ -103,6 +107,10 @@ def _serve(control: socket.socket, tier: str) -> None:
     for reader in readers.values():
         with contextlib.suppress(OSError):
             reader.kill()
+    # The server waits for this process: of a healthy stop nothing is left when it ends.
+    end = time.monotonic() + _FAREWELL
+    while any(reader.poll() is None for reader in readers.values()) and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 def _main() -> None:
