@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 from gpudaemon.model.forbidden import is_forbidden
+from gpudaemon.model.rights import NUMBERS
 
 __all__ = ["Host"]
 
@@ -21,14 +22,6 @@ _LARGEST = 16 << 20
 _MOST_NAMES = 4096
 _MOST_PATHS = 64
 _OPTION = re.compile(r"(?:# )?(CONFIG_\w+)(?:=(.*)| is not set)", re.ASCII)
-_CAPABILITIES = {
-    "CAP_DAC_READ_SEARCH": 2,
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_SYSLOG": 34,
-    "CAP_PERFMON": 38,
-}
 
 
 class Host:
@@ -88,7 +81,7 @@ class Host:
 
     def holds(self, capability: str) -> bool:
         """Whether this process has a capability in effect."""
-        return bool(self._effective >> _CAPABILITIES[capability] & 1)
+        return bool(self._effective >> NUMBERS[capability] & 1)
 
     @cached_property
     def filtered(self) -> bool:

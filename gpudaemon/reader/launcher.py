@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 
-from gpudaemon.reader.rights import TIERS, keep_only
+from gpudaemon.model.rights import TIERS
+from gpudaemon.reader.rights import keep_only
 
 __all__ = ["request", "start"]
 

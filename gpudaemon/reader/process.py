@@ -1,6 +1,6 @@
 """The reader's main loop: `python -m gpudaemon.reader.process CHANNEL TIER ENGINE HEARTBEAT`.
 
-CHANNEL is the descriptor of its end of the socket pair, TIER a key of `rights.TIERS`, ENGINE one of auto,
+CHANNEL is the descriptor of its end of the socket pair, TIER a key of `model.rights.TIERS`, ENGINE one of auto,
 io_uring, threads, HEARTBEAT the seconds between heartbeats. The process ends when the other end is closed: by
 `os._exit`, and where a read is stuck in a driver not even that ends it, which is why nothing else lives here.
 
@@ -25,11 +25,12 @@ import threading
 import time
 from typing import Any
 
+from gpudaemon.model.rights import TIERS
 from gpudaemon.reader.channel import RECORD, LaneMemory, RecordKind
 from gpudaemon.reader.clients import scan_clients
 from gpudaemon.reader.engine import Engine
 from gpudaemon.reader.lanes import Lanes
-from gpudaemon.reader.rights import TIERS, keep_only
+from gpudaemon.reader.rights import keep_only
 from gpudaemon.reader.threads import ThreadEngine
 
 __all__ = ["Reader", "choose_engine"]

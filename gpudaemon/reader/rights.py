@@ -7,31 +7,10 @@ import ctypes
 import os
 from collections.abc import Iterable
 
-__all__ = ["TIERS", "effective", "keep_only"]
+from gpudaemon.model.rights import NUMBERS
 
-TIERS: dict[str, tuple[str, ...]] = {
-    "base": (),
-    "processes": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
-    "tracing": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_PERFMON"),
-    "full": (
-        "CAP_SYS_PTRACE",
-        "CAP_DAC_READ_SEARCH",
-        "CAP_PERFMON",
-        "CAP_SYS_ADMIN",
-        "CAP_NET_ADMIN",
-        "CAP_SYSLOG",
-    ),
-}
-"""Capabilities of the reader, by tier."""
+__all__ = ["effective", "keep_only"]
 
-_NUMBERS = {
-    "CAP_DAC_READ_SEARCH": 2,
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_SYSLOG": 34,
-    "CAP_PERFMON": 38,
-}
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
@@ -56,7 +35,7 @@ def keep_only(names: Iterable[str]) -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     held = effective()
-    kept = sum(1 << _NUMBERS[name] for name in names) & held
+    kept = sum(1 << NUMBERS[name] for name in names) & held
     for number in range(64):
         if libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) < 0:
             break

@@ -9,11 +9,12 @@ from typing import Any
 
 from gpudaemon.discovery.interface_probe import Found, Presence
 from gpudaemon.discovery.interfaces import Use
+from gpudaemon.model.rights import TIERS
+from gpudaemon.view.text import printable
 
-__all__ = ["TIERS", "as_json", "as_text"]
+__all__ = ["as_json", "as_text"]
 
-TIERS = ("base", "processes", "tracing", "full")
-"""From the least rights to the most."""
+_TIERS = tuple(TIERS)
 _USABLE = ("INTERFACE", "USED", "TIER", "GIVES", "COST")
 _DEARER = ("INTERFACE", "USED", "TIER", "GIVES", "FIX")
 _MISSING = ("INTERFACE", "USED", "TIER", "WHY", "FIX")
@@ -29,7 +30,7 @@ def as_text(
     parts = []
     if settings:
         width = max(map(len, settings))
-        parts.append("\n".join(f"{key.ljust(width)}  {_printable(value)}" for key, value in settings.items()))
+        parts.append("\n".join(f"{key.ljust(width)}  {printable(value)}" for key, value in settings.items()))
     usable = [one for one in found if one.presence is Presence.OK and not _above(one, tier)]
     dearer = [one for one in found if one.presence is Presence.OK and _above(one, tier)]
     missing = [one for one in found if one.presence is not Presence.OK]
@@ -40,7 +41,7 @@ def as_text(
         "here, but in another tier", _DEARER, [_line(one, one.interface.what, _buys(one)) for one in dearer]
     )
     parts += _table("missing", _MISSING, [_line(one, _why(one), one.fix) for one in missing])
-    parts += [_printable(note) for note in notes]
+    parts += [printable(note) for note in notes]
     return "\n\n".join(parts)
 
 
@@ -78,7 +79,7 @@ def _object(found: Found, tier: str) -> dict[str, Any]:
 
 
 def _above(found: Found, tier: str) -> bool:
-    return TIERS.index(found.interface.tier) > TIERS.index(tier)
+    return _TIERS.index(found.interface.tier) > _TIERS.index(tier)
 
 
 def _buys(found: Found) -> str:
@@ -97,7 +98,7 @@ def _why(found: Found) -> str:
 def _line(found: Found, *rest: str) -> tuple[str, ...]:
     interface = found.interface
     return tuple(
-        _printable(cell) or "-" for cell in (interface.name, interface.use.value, interface.tier, *rest)
+        printable(cell) or "-" for cell in (interface.name, interface.use.value, interface.tier, *rest)
     )
 
 
@@ -111,7 +112,3 @@ def _table(title: str, headings: tuple[str, ...], lines: list[tuple[str, ...]]) 
         for line in lines
     )
     return ["\n".join((f"{title}:", *rows))]
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

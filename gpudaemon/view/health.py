@@ -12,6 +12,7 @@ from typing import Any
 
 from gpudaemon.errors import Malformed
 from gpudaemon.model.health import REASONS, Finding, Report, Severity, Verdict, worst
+from gpudaemon.view.text import printable
 
 __all__ = ["as_json", "as_text", "exit_status", "expecting", "from_json", "no_answer", "only"]
 
@@ -71,7 +72,7 @@ def as_text(report: Report) -> str:
         name = f" ({verdict.name})" if verdict.name else ""
         for finding in verdict.findings:
             lines.append(f"{verdict.device} {finding.severity.value} {finding.reason}: {finding.text}{name}")
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -146,10 +147,6 @@ def _first_line(report: Report) -> str:
             found.append((verdict.severity, f"{verdict.device} {chief.reason}: {chief.text}"))
     text = next(text for bad, text in found if bad is worst(bad for bad, _ in found))
     more = f"; {len(found) - 1} more" if len(found) > 1 else ""
-    line = _printable(f"{severity.value.upper()} {text}")
+    line = printable(f"{severity.value.upper()} {text}")
     room = LINE - len(more)
     return (line if len(line) <= room else line[: room - 3] + "...") + more
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpudaemon.model.snapshot import DeviceView
+from gpudaemon.view.text import printable
 
 __all__ = ["as_json", "as_table"]
 
@@ -55,8 +56,4 @@ def _line(device: DeviceView) -> tuple[str, ...]:
         str(device.attributes),
         name,
     )
-    return tuple(_printable(cell) or "-" for cell in cells)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return tuple(printable(cell) or "-" for cell in cells)

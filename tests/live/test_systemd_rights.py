@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpudaemon.mock import HostProcess
-from gpudaemon.reader.rights import TIERS
+from gpudaemon.model.rights import TIERS
 from tests.live.daemon import RunningDaemon
 
 pytestmark = pytest.mark.live

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudaemon.reader.rights import TIERS
+from gpudaemon.model.rights import TIERS
 from tests.systemd.machine import ROOT
 
 pytestmark = [

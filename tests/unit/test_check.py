@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpudaemon.config import TIERS
 from gpudaemon.discovery import interface_probe
 from gpudaemon.discovery.host import Host
 from gpudaemon.discovery.interface_probe import Found, Presence, probe, remarks
@@ -17,8 +18,8 @@ from gpudaemon.discovery.interfaces import CATALOGUE, Use
 from gpudaemon.metrics import table
 from gpudaemon.mock import build
 from gpudaemon.model.forbidden import is_forbidden
-from gpudaemon.reader.rights import TIERS as READER_TIERS
-from gpudaemon.view.check import TIERS, as_json, as_text
+from gpudaemon.model.rights import TIERS as READER_TIERS
+from gpudaemon.view.check import as_json, as_text
 
 ALL = sorted({option for one in CATALOGUE for option in one.config})
 FULL = "CapEff:\t000001ffffffffff\nSeccomp:\t0\n"
