@@ -85,7 +85,6 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._resumes: asyncio.TimerHandle | None = None
         self._watchdog = service.watchdog_seconds()
-        self._told = 0.0
 
     def stop(self) -> None:
         """End `serve`; safe from a signal handler."""
@@ -245,19 +244,26 @@ class Daemon:
         from gpudaemon.log import set_up
 
         old = self._config
-        moved = config.web.listen_address != old.web.listen_address
-        if self._serving is not None and not self._sockets and moved:
-            await self._serving.rebind(config.web.listen_address)
-        for key in settings.wait_for_restart(old, config):
-            _log.warning("takes effect at the next start", extra={"option": key})
+        # What can fail comes first, so that nothing else is changed where it does.
         if self._serving is not None:
             await self._serving.refresh()
             if self._serving.web_error:
                 raise ConfigError(self._serving.web_error)
+        if config.cpu != old.cpu:
+            run_on(config.cpu.server, self._link.launcher_pid)
+        moved = config.web.listen_address != old.web.listen_address
+        if self._serving is not None and not self._sockets and moved:
+            try:
+                await self._serving.rebind(config.web.listen_address)
+            except ConfigError:
+                if config.cpu != old.cpu:
+                    run_on(old.cpu.server, self._link.launcher_pid)
+                raise
+        for key in settings.wait_for_restart(old, config):
+            _log.warning("takes effect at the next start", extra={"option": key})
         self._config = config
         set_up(config.log.level, config.log.format)
         if config.cpu != old.cpu:
-            run_on(config.cpu.server, self._link.launcher_pid)
             self._link.run_on(processors(config.cpu.reader))
         self._sampler.reconfigure(
             periods=settings.periods(config), selection=settings.selection(config), resting=config.resting

@@ -81,6 +81,17 @@ def test_a_wrong_configuration_changes_nothing(host: HostProcess, file: Path, tm
         assert "takes effect at the next start option=tier" in daemon.log
 
 
+def test_what_fails_while_it_is_taken_over_changes_nothing_either(host: HostProcess, file: Path) -> None:
+    """No error of the file itself: this machine has no such processor."""
+    with RunningDaemon(host, "--config.file", str(file)) as daemon:
+        file.write_text('preset = "fast"\n[cpu]\nserver = "4095"\n[collector]\npcie = false')
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until(lambda: daemon.metrics()[USED] == 0, 5)
+        assert "cpu.server" in daemon.log
+        assert "<td>normal</td>" in daemon.get("/")[1]
+        assert daemon.metrics().family("gpudaemon_pcie_link_width")
+
+
 def test_a_flag_wins_over_the_file_at_a_reload_too(host: HostProcess, file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
