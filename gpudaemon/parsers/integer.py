@@ -16,6 +16,10 @@ __all__ = ["ALL_ONES", "hexadecimal", "integer", "percentage", "quotient", "quot
 ALL_ONES = frozenset({0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
 """A firmware table field of 16, 32 or 64 bits that nobody filled: not known, never a value."""
 
+_ERROR_RESPONSES = frozenset(
+    one + end for one in (b"4294967295", b"18446744073709551615") for end in (b"", b"\n")
+)
+
 _LONGEST = 20
 """Characters of 2**64 - 1 and of -2**63."""
 _LONGEST_LINE = _LONGEST + 1
@@ -50,17 +54,27 @@ def hexadecimal(content: bytes) -> int:
         raise Malformed("not_a_number") from None
 
 
-def quotient(divisor: int = 1) -> Decode:
+def quotient(divisor: int = 1, *, signed: bool = True) -> Decode:
     """A decoder of one integer that divides by `divisor`: (base units,).
+
+    signed: whether it may be negative; what the kernel prints as %u or %llu may not.
+
+    All ones in 32 or 64 bits is not known: what reading a device that fell off its bus gives
+    (PCI_ERROR_RESPONSE, include/linux/pci.h).
 
     Division, not multiplication with a reciprocal: 814 mV is 0.814 V and not 0.8140000000000001.
     """
 
-    def decode(content: bytes) -> tuple[float]:
+    def decode(content: bytes) -> tuple[float | None]:
+        if content in _ERROR_RESPONSES:
+            return (None,)
         # int() alone would accept " 1", "+1" and "1_0"; isdigit() on bytes knows ASCII digits only
         if content[:-1].isdigit() and content[-1] == _NEWLINE and len(content) <= _LONGEST_LINE:
             return (int(content) / divisor,)
-        return (integer(content) / divisor,)
+        value = integer(content)
+        if value < 0 and not signed:
+            raise Malformed("out_of_range")
+        return (value / divisor,)
 
     return decode
 
@@ -72,6 +86,8 @@ def quotient_or_unknown(
 
     def decode(content: bytes) -> tuple[float | None]:
         if empty_is_unknown and content in (b"", b"\n"):
+            return (None,)
+        if content in _ERROR_RESPONSES:
             return (None,)
         value = integer(content)
         return (None if value in unknown else value / divisor,)

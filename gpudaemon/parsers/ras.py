@@ -1,6 +1,7 @@
-"""amdgpu's RAS files: error counts of one hardware block, and the list of bad memory pages.
+"""amdgpu's RAS files: error counts of one hardware block, events, and the list of bad memory pages.
 
-drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c: amdgpu_ras_sysfs_read, amdgpu_ras_sysfs_badpages_read.
+drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c: amdgpu_ras_sysfs_read, amdgpu_ras_sysfs_badpages_read,
+amdgpu_ras_sysfs_event_state_show.
 """
 
 import re
@@ -8,9 +9,11 @@ import re
 from gpudaemon.errors import Malformed
 from gpudaemon.parsers.integer import integer
 
-__all__ = ["PAGE_STATES", "bad_pages", "error_counts"]
+__all__ = ["PAGE_STATES", "bad_pages", "error_counts", "event_counts"]
 
 _INACCESSIBLE = b"Query currently inaccessible"
+_EVENT = re.compile(rb"([A-Za-z][A-Za-z _-]{0,47}): ?count: ?(\d{1,20}), ?last_seqno: ?\d{1,20}")
+_MOST_EVENTS = 32
 _PAGE = re.compile(rb"0x[0-9a-f]{8,16} : 0x[0-9a-f]{8,16} : ([RPF])", re.IGNORECASE)
 
 PAGE_STATES = ("reserved", "pending", "failed")
@@ -51,3 +54,22 @@ def bad_pages(content: bytes) -> tuple[float, float, float]:
             raise Malformed("format")
         counts[found.group(1).upper()] += 1
     return float(counts[b"R"]), float(counts[b"P"]), float(counts[b"F"])
+
+
+def event_counts(content: bytes) -> dict[str, float]:
+    """Lines `Poison Creation: count:2, last_seqno:7` -> count by event (`poison_creation`); raises Malformed.
+
+    The first line, `current seqno: 7`, counts all events there were.
+    """
+    lines = content.splitlines()
+    if not lines or not lines[0].startswith(b"current seqno:"):
+        raise Malformed("format" if lines else "empty")
+    if len(lines) > _MOST_EVENTS:
+        raise Malformed("oversized")
+    counts: dict[str, float] = {}
+    for line in lines[1:]:
+        found = _EVENT.fullmatch(line.strip())
+        if found is None:
+            raise Malformed("format")
+        counts[found[1].decode("ascii").strip().lower().replace(" ", "_")] = float(found[2])
+    return counts

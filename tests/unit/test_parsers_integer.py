@@ -9,7 +9,9 @@ from gpudaemon.parsers.integer import hexadecimal, integer, percentage, quotient
 from gpudaemon.parsers.power_state import RUNTIME_STATUSES, runtime_status
 from gpudaemon.parsers.text import LONGEST, text, text_or_empty
 
-I64 = st.integers(min_value=-(2**63), max_value=2**64 - 1)
+I64 = st.integers(min_value=-(2**63), max_value=2**64 - 1).filter(
+    lambda value: value not in (2**32 - 1, 2**64 - 1)
+)
 
 
 @given(I64, st.booleans())
@@ -55,7 +57,18 @@ def test_what_int_would_accept_or_choke_on_is_malformed(content: bytes, reason: 
         assert caught.value.reason == reason
 
 
-@given(st.binary(max_size=80))
+@pytest.mark.parametrize("number", [2**32 - 1, 2**64 - 1])
+def test_all_ones_is_no_measurement(number: int) -> None:
+    for decode in (quotient(1000), quotient_or_unknown(1000)):
+        assert decode(b"%d\n" % number) == decode(b"%d" % number) == (None,)
+    assert quotient(1000)(b"%d\n" % (number - 1)) == ((number - 1) / 1000,)
+
+
+@given(
+    st.binary(max_size=80).filter(
+        lambda content: content.strip() not in (b"4294967295", b"18446744073709551615")
+    )
+)
 def test_any_bytes_give_a_number_or_malformed(content: bytes) -> None:
     results = []
     for decode in (integer, lambda data: quotient()(data)[0], lambda data: quotient_or_unknown()(data)[0]):
