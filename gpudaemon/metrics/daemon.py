@@ -9,6 +9,14 @@ __all__ = [
     "ATTRIBUTE_PERIOD",
     "ATTRIBUTE_READ_SECONDS",
     "BUILD_INFO",
+    "CALLS",
+    "CALL_CPU",
+    "CALL_HANGS",
+    "CALL_INFO",
+    "CALL_RESTARTS",
+    "CALL_SECONDS",
+    "CALL_STATE",
+    "CALL_UP",
     "CONFIG_RELOAD_SUCCESS",
     "CONFIG_RELOAD_TIMESTAMP",
     "DATA_AGE",
@@ -21,6 +29,9 @@ __all__ = [
     "HANGS",
     "HTTP_HANDSHAKES_FAILED",
     "HTTP_REQUESTS",
+    "KERNEL_LOG_LOST",
+    "KERNEL_LOG_RECORDS",
+    "KERNEL_LOG_UP",
     "MALFORMED",
     "OVERFLOW",
     "PAUSED",
@@ -37,6 +48,13 @@ __all__ = [
     "RECORDS_DROPPED",
     "RESCANS",
     "ROWS_DROPPED",
+    "SCOUT_CPU",
+    "SCOUT_DENIED",
+    "SCOUT_EVENTS",
+    "SCOUT_PROCESSES",
+    "SCOUT_RESTARTS",
+    "SCOUT_UP",
+    "SCOUT_WORK",
     "SCRAPES_IN_FLIGHT",
     "SCRAPE_SECONDS",
     "SERIES_DROPPED",
@@ -46,6 +64,15 @@ __all__ = [
     "SUSPENDED_SEEN",
     "TASK_RESTARTS",
     "TICKS_MISSED",
+    "TRACER_CPU",
+    "TRACER_EVENTS",
+    "TRACER_INFO",
+    "TRACER_LOST",
+    "TRACER_MALFORMED",
+    "TRACER_RESTARTS",
+    "TRACER_SERIES_DROPPED",
+    "TRACER_STATE",
+    "TRACER_UP",
     "UEVENTS",
     "UEVENTS_LOST",
     "WORKERS",
@@ -124,6 +151,38 @@ TICKS_MISSED = _counter(
     "daemon_ticks_missed", "Readings lost because the server was late to take them.", ("device",)
 )
 
+CALL_STATE = Metric(
+    name="gpudaemon_daemon_call_state",
+    kind=Kind.STATESET,
+    help="How calls of a kind stand with the device; the words are those of gpudaemon_device_state, which is "
+    "hung as well where a call is.",
+    labels=("device", "call", "state"),
+    abi=_OWN,
+)
+CALLS = _counter(
+    "daemon_calls",
+    "Calls by outcome: ioctls, library functions, counters, netlink requests.",
+    ("device", "call", "outcome"),
+)
+CALL_SECONDS = _counter("daemon_call_seconds", "Time spent in calls.", ("device", "call"), Unit.SECONDS)
+CALL_HANGS = _counter("daemon_call_hangs", "Calls that passed their deadline.", ("device", "call"))
+CALL_INFO = Metric(
+    name="gpudaemon_daemon_call_info",
+    kind=Kind.INFO,
+    help="What calls of a kind are made with.",
+    labels=("call", "library"),
+    abi=_OWN,
+)
+CALL_UP = _gauge("daemon_call_up", "1 while the process that makes calls of a kind answers.", ("call",))
+CALL_RESTARTS = _counter(
+    "daemon_call_restarts",
+    "Processes of calls replaced: hung (a call did not come back), died (the library ended it), silent.",
+    ("call", "reason"),
+)
+CALL_CPU = _counter(
+    "daemon_call_cpu_seconds", "CPU time of the process that makes calls of a kind.", ("call",), Unit.SECONDS
+)
+
 ENGINE_INFO = Metric(
     name="gpudaemon_daemon_engine_info",
     kind=Kind.INFO,
@@ -160,6 +219,66 @@ STUCK_READER_PROCESSES = _gauge(
 )
 OVERFLOW = _gauge("daemon_completion_overflow", "1 if io_uring completions ever found no room.")
 RECORDS_DROPPED = _counter("daemon_records_dropped", "Records the reader could not send to a late server.")
+
+SCOUT_UP = _gauge("daemon_scout_up", "1 while the process that looks at processes is there.")
+SCOUT_RESTARTS = _counter("daemon_scout_restarts", "Scouts replaced, by reason.", ("reason",))
+SCOUT_CPU = _counter("daemon_scout_cpu_seconds", "CPU time of the present scout.", (), Unit.SECONDS)
+SCOUT_PROCESSES = _gauge("daemon_scout_processes", "Processes of the host that the scout knows.")
+SCOUT_DENIED = _gauge(
+    "daemon_scout_processes_denied",
+    "Processes whose descriptors may not be looked at: other users' in tier base.",
+)
+SCOUT_EVENTS = _gauge(
+    "daemon_scout_process_events",
+    "1 where the kernel tells of new processes, 0 where names in /proc are compared.",
+)
+SCOUT_WORK = _counter(
+    "daemon_scout_work",
+    "What the scout did: listed /proc, asked all processes for their number of descriptors, looked at one's.",
+    ("kind",),
+)
+
+TRACER_UP = _gauge("daemon_tracer_up", "1 while the process that traces is there.")
+TRACER_RESTARTS = _counter("daemon_tracer_restarts", "Tracers replaced, by reason.", ("reason",))
+TRACER_CPU = _counter("daemon_tracer_cpu_seconds", "CPU time of all tracers there were.", (), Unit.SECONDS)
+TRACER_STATE = Metric(
+    name="gpudaemon_daemon_tracer_state",
+    kind=Kind.STATESET,
+    help="How a subject of tracing stands: armed, denied (no right), absent (no such events now), refused (by "
+    "the kernel), off. `gpudaemon check` says what a host lacks.",
+    labels=("subject", "state"),
+    abi=_OWN,
+)
+TRACER_INFO = Metric(
+    name="gpudaemon_daemon_tracer_info",
+    kind=Kind.INFO,
+    help="How a subject is watched, and why not in a better way.",
+    labels=("subject", "recipe", "reason"),
+    abi=_OWN,
+)
+TRACER_EVENTS = _counter("daemon_tracer_events", "Trace events read from the ring buffers.")
+TRACER_LOST = _counter(
+    "daemon_tracer_events_lost",
+    "Trace events overwritten before they were read; at least so many where the kernel gives no number.",
+)
+TRACER_MALFORMED = _counter(
+    "daemon_tracer_malformed", "Pages, records and histograms without the documented format."
+)
+TRACER_SERIES_DROPPED = _gauge(
+    "daemon_tracer_series_dropped",
+    "Series of a subject beyond metric.limit, which are not served.",
+    ("subject",),
+)
+
+KERNEL_LOG_UP = _gauge(
+    "daemon_kernel_log_up",
+    "1 while the kernel's log is read for trouble.",
+    abi="Documentation/ABI/testing/dev-kmsg",
+)
+KERNEL_LOG_RECORDS = _counter("daemon_kernel_log_records", "Records of the kernel's log that were read.")
+KERNEL_LOG_LOST = _counter(
+    "daemon_kernel_log_lost", "Records of the kernel's log that were overwritten before they were read."
+)
 
 UEVENTS = _counter("daemon_uevents", "Kernel events received, by subsystem.", ("subsystem",))
 UEVENTS_LOST = _counter("daemon_uevents_lost", "Times the kernel dropped events; each causes a rescan.")

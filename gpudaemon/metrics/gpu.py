@@ -56,8 +56,8 @@ PARTITION_INFO = Metric(
     name="gpudaemon_gpu_partition_info",
     kind=Kind.INFO,
     help="A partition of a GPU that has DRM nodes of its own; not one more GPU.",
-    labels=("device", "card", "render"),
-    abi="drivers/gpu/drm/amd/amdxcp/amdgpu_xcp_drv.c",
+    labels=("device", "card", "render", "parent"),
+    abi="drivers/gpu/drm/amd/amdxcp/amdgpu_xcp_drv.c, drivers/gpu/drm/amd/amdkfd/kfd_topology.c",
 )
 FIRMWARE_INFO = Metric(
     name="gpudaemon_gpu_firmware_info",
@@ -145,6 +145,13 @@ RAS_ERRORS = Metric(
     abi="drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c: ras/*_err_count (ce, ue, de)",
     otel="hw.errors",
 )
+RAS_EVENTS = Metric(
+    name="gpudaemon_gpu_ras_events_total",
+    kind=Kind.COUNTER,
+    help="Error events of the whole GPU since the driver was loaded: fatal errors, poison created or consumed.",
+    labels=("device", "event"),
+    abi="drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c: ras/event_state",
+)
 RAS_BAD_PAGES = _gauge(
     "gpudaemon_gpu_ras_bad_pages",
     Unit.NONE,
@@ -153,20 +160,28 @@ RAS_BAD_PAGES = _gauge(
     "drivers/gpu/drm/amd/amdgpu/amdgpu_ras.c: ras/gpu_vram_bad_pages",
 )
 
+_THROTTLE_ABI = (
+    "drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics, indep_throttle_status; "
+    "drivers/gpu/drm/i915/gt/intel_gt_sysfs_pm.c: throttle_reason_*; "
+    "drivers/gpu/drm/xe/xe_gt_throttle.c: throttle/reasons"
+)
+_THROTTLE = ("device", "domain", "cause", "reason")
 THROTTLED = _gauge(
     "gpudaemon_gpu_throttled",
     Unit.NONE,
-    "1 while the firmware holds clocks down for this reason: power, current, thermal, other.",
-    ("device", "reason"),
-    "drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics, indep_throttle_status",
+    "1 while the firmware holds clocks down for this reason, in the kernel's own word (`pl1`, `vr_tdc`); cause "
+    "is what it comes to on any GPU: power, current, thermal, other. domain is the part held down (`gt0`), "
+    "empty for the whole GPU.",
+    _THROTTLE,
+    _THROTTLE_ABI,
 )
 THROTTLED_SECONDS = Metric(
     name="gpudaemon_gpu_throttled_seconds_total",
     kind=Kind.COUNTER,
     unit=Unit.SECONDS,
     help="Time the firmware was seen holding clocks down for this reason.",
-    labels=("device", "reason"),
-    abi="drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics, indep_throttle_status",
+    labels=_THROTTLE,
+    abi=_THROTTLE_ABI,
 )
 
 PERFORMANCE_LEVEL = Metric(
@@ -226,7 +241,8 @@ THERMAL_CAP = _gauge(
 POWER = _gauge(
     "gpudaemon_gpu_power_watts",
     Unit.WATTS,
-    "Power drawn now, or its average where the GPU has nothing else.",
+    "Power drawn now, or its average where the GPU has nothing else; where it only counts energy, what that "
+    "counter gained in the last seconds.",
     _SENSOR,
     f"{_HWMON}: power[1-*]_{{input,average}}",
     otel="hw.power",
@@ -272,6 +288,20 @@ ENERGY = Metric(
     abi=f"{_HWMON}: energy[1-*]_input, power[1-*]_{{input,average}}",
     otel="hw.energy",
 )
+DOMAIN_POWER = _gauge(
+    "gpudaemon_gpu_domain_power_watts",
+    Unit.WATTS,
+    "Power of a part of the package, of which gpudaemon_gpu_power_watts is the whole.",
+    ("device", "domain"),
+    "drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics 2.x and 3.0, average_*_power",
+)
+MEMORY_BANDWIDTH = _gauge(
+    "gpudaemon_gpu_memory_bandwidth_bytes_per_second",
+    Unit.BYTES_PER_SECOND,
+    "Traffic of the package's memory (dram) or of a part with it, as the firmware averages it.",
+    ("device", "agent", "direction"),
+    "drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics 3.0, average_{dram,ipu}_{reads,writes}",
+)
 BOARD_POWER = _gauge(
     "gpudaemon_gpu_board_power_watts",
     Unit.WATTS,
@@ -285,6 +315,13 @@ BOARD_POWER_LIMIT = _gauge(
     "Power limit of the node and of the baseboard.",
     _LIMIT,
     f"{_AMDGPU_PM}: board/{{cur_node_power_limit,max_node_power_limit,baseboard_power_limit}}",
+)
+NODE_POWER_MANAGEMENT = _gauge(
+    "gpudaemon_gpu_node_power_management_enabled",
+    Unit.NONE,
+    "1 while the power of the whole node is managed by the firmware of its boards.",
+    _DEVICE,
+    f"{_AMDGPU_PM}: board/npm_status",
 )
 VOLTAGE = _gauge(
     "gpudaemon_gpu_voltage_volts",

@@ -6,7 +6,7 @@ A pattern is matched against the end of a path, component by component, with `fn
 
 from fnmatch import fnmatchcase
 
-__all__ = ["FORBIDDEN", "is_forbidden"]
+__all__ = ["FORBIDDEN", "GATED", "is_forbidden"]
 
 FORBIDDEN: tuple[tuple[str, str], ...] = (
     ("xgmi_error", "reading clears the error (amdgpu_xgmi.c, amdgpu_xgmi_show_error)"),
@@ -29,10 +29,15 @@ FORBIDDEN: tuple[tuple[str, str], ...] = (
     ("card*-*/*", "display connectors: reading status probes the display (drm_sysfs.c)"),
     ("rom", "enables the expansion ROM's decoder (drivers/pci/pci-sysfs.c)"),
     ("resource[0-9]*", "device memory itself (drivers/pci/pci-sysfs.c)"),
-    ("config", "resumes a device in D3cold (drivers/pci/pci-sysfs.c); read elsewhere, seldom and gated"),
+    ("config", "resumes a device in D3cold (drivers/pci/pci-sysfs.c); read once when it is planned, and gated"),
     ("trace_pipe", "consumes the administrator's trace (kernel/trace/trace.c)"),
     ("trace_pipe_raw", "consumes the administrator's trace (kernel/trace/trace.c)"),
 )
+
+
+GATED = "config"
+"""The one exception: a fact about a PCI function, read when it is planned and only where its power state is a
+file that is looked at first and says `active`. Never an attribute, so never again while nothing changes."""
 
 
 def is_forbidden(path: str) -> bool:

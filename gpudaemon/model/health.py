@@ -51,6 +51,12 @@ REASONS: dict[str, Reason] = {
     "unbound": Reason(_F, "no driver is bound to it", "a driver is bound"),
     "unused": Reason(_D, "a display controller to which no driver was ever seen bound", "a driver is bound"),
     "no_node": Reason(_F, "its driver is bound but made no DRM or accel node", "the node appears"),
+    "survivability": Reason(
+        _F, "its driver runs it only to have its firmware repaired", "it is flashed and powered off and on"
+    ),
+    "not_operational": Reason(_F, "its driver says it is disabled or needs a reset", "it is reset"),
+    "firmware_critical": Reason(_F, "its own firmware calls it critical", "the firmware says otherwise"),
+    "firmware_warning": Reason(_D, "its own firmware warns", "the firmware says otherwise"),
     "ras_uncorrected": Reason(
         _F, "uncorrected errors since its driver was loaded", "the driver is loaded anew"
     ),
@@ -66,6 +72,9 @@ REASONS: dict[str, Reason] = {
     ),
     "link_speed": Reason(
         _D, "busy for two minutes on a link slower than both its ends can do", "the link is retrained"
+    ),
+    "link_downgraded": Reason(
+        _D, "it fell back to a slower PCIe generation: the link was not stable", "the link is retrained"
     ),
     "temperature_emergency": Reason(_F, "at or above its emergency limit: it shuts down", "it cools down"),
     "temperature_critical": Reason(_D, "at or above its critical limit: it throttles", "it cools down"),

@@ -5,9 +5,20 @@ package `gpudaemon.metrics`.
 """
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["Kind", "Metric", "Series", "Unit", "escape_help", "escape_label"]
+__all__ = [
+    "Distribution",
+    "Kind",
+    "Metric",
+    "Series",
+    "Tally",
+    "Unit",
+    "escape_help",
+    "escape_label",
+    "powers_of_two",
+]
 
 
 class Kind(enum.Enum):
@@ -17,6 +28,7 @@ class Kind(enum.Enum):
     COUNTER = "counter"
     INFO = "info"
     STATESET = "stateset"
+    HISTOGRAM = "histogram"
 
 
 class Unit(enum.Enum):
@@ -25,6 +37,7 @@ class Unit(enum.Enum):
     NONE = ""
     AMPERES = "amperes"
     BYTES = "bytes"
+    BYTES_PER_SECOND = "bytes_per_second"
     CELSIUS = "celsius"
     HERTZ = "hertz"
     JOULES = "joules"
@@ -44,6 +57,7 @@ class Metric:
     labels: label names, in exposition order.
     abi: kernel file or document the meaning comes from.
     otel: OpenTelemetry name, where there is one.
+    buckets: of a histogram, the upper bounds in ascending order, without the infinite one.
     """
 
     name: str
@@ -53,6 +67,12 @@ class Metric:
     labels: tuple[str, ...] = ()
     abi: str
     otel: str = ""
+    buckets: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        ordered = list(self.buckets) == sorted(set(self.buckets))
+        if (self.kind is Kind.HISTOGRAM) != bool(self.buckets) or not ordered:
+            raise AssertionError(f"{self.name}: {self.kind} with buckets {self.buckets}")
 
     @property
     def family(self) -> str:
@@ -62,6 +82,69 @@ class Metric:
         if self.kind is Kind.INFO:
             return self.name.removesuffix("_info")
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Value of a histogram. counts: observations in each bucket alone, then those above the last bound.
+    sum: of all observations, in the metric's unit."""
+
+    counts: tuple[int, ...]
+    sum: float
+
+    def lines(self) -> Iterator[float]:
+        """Values of the series in the order of `Series.histogram`."""
+        total = 0
+        for count in self.counts:
+            total += count
+            yield total
+        yield self.sum
+        yield total
+
+
+class Tally:
+    """A histogram of times that is being filled; its bounds are `powers_of_two(first, last)`."""
+
+    __slots__ = ("_first", "_most", "counts", "nanoseconds")
+
+    def __init__(self, first: int, last: int) -> None:
+        self._first = first
+        self._most = last - first + 1
+        self.counts = [0] * (self._most + 1)
+        self.nanoseconds = 0
+
+    def observe(self, nanoseconds: int) -> None:
+        """One observation; a bound belongs to the bucket below it (`le`). Below zero is taken for zero."""
+        if nanoseconds <= 1:
+            self.counts[0] += 1
+            self.nanoseconds += max(nanoseconds, 0)
+            return
+        place = (nanoseconds - 1).bit_length() - self._first
+        self.counts[min(place, self._most) if place > 0 else 0] += 1
+        self.nanoseconds += nanoseconds
+
+    def add(self, power: int, count: int, nanoseconds: int) -> None:
+        """So many observations above 2^(power - 1) and up to 2^power, which make `nanoseconds` together."""
+        self.counts[min(max(power - self._first, 0), self._most)] += count
+        self.nanoseconds += nanoseconds
+
+    @property
+    def total(self) -> int:
+        """How many observations."""
+        return sum(self.counts)
+
+    def distribution(self) -> Distribution:
+        """As it is now, in seconds."""
+        return Distribution(tuple(self.counts), self.nanoseconds / 1e9)
+
+
+def powers_of_two(first: int, last: int) -> tuple[float, ...]:
+    """Bounds 2^first to 2^last nanoseconds, in seconds.
+
+    These are the bounds of the kernel's `.log2` keys: its bucket `2^n` holds values above 2^(n-1) up to 2^n
+    (kernel/trace/trace_events_hist.c, hist_field_log2: ilog2(roundup_pow_of_two(value))).
+    """
+    return tuple((1 << power) / 1e9 for power in range(first, last + 1))
 
 
 def escape_label(value: str) -> str:
@@ -102,3 +185,16 @@ class Series:
         pairs = zip(self.metric.labels, self.values, strict=True)
         labels = ",".join(f'{name}="{escape_label(value)}"' for name, value in pairs)
         return f"{self.metric.name}{{{labels}}} "
+
+    def histogram(self) -> tuple[str, ...]:
+        """The lines of a histogram up to their values: a bucket each with its `le`, then `_sum`, `_count`."""
+        name = self.metric.name
+        pairs = zip(self.metric.labels, self.values, strict=True)
+        labels = [f'{label}="{escape_label(value)}"' for label, value in pairs]
+        joined = f"{{{','.join(labels)}}}" if labels else ""
+        start = f"{name}_bucket{{{''.join(f'{label},' for label in labels)}le="
+        return (
+            *(f'{start}"{bound}"}} ' for bound in (*map(repr, self.metric.buckets), "+Inf")),
+            f"{name}_sum{joined} ",
+            f"{name}_count{joined} ",
+        )

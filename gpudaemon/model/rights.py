@@ -5,10 +5,11 @@ __all__ = ["NUMBERS", "TIERS"]
 TIERS: dict[str, tuple[str, ...]] = {
     "base": (),
     "processes": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
-    "tracing": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_PERFMON"),
+    "tracing": ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE", "CAP_PERFMON"),
     "full": (
         "CAP_SYS_PTRACE",
         "CAP_DAC_READ_SEARCH",
+        "CAP_DAC_OVERRIDE",
         "CAP_PERFMON",
         "CAP_SYS_ADMIN",
         "CAP_NET_ADMIN",
@@ -18,6 +19,7 @@ TIERS: dict[str, tuple[str, ...]] = {
 """Capabilities of the reader, by tier, from the least rights to the most."""
 
 NUMBERS = {
+    "CAP_DAC_OVERRIDE": 1,
     "CAP_DAC_READ_SEARCH": 2,
     "CAP_NET_ADMIN": 12,
     "CAP_SYS_PTRACE": 19,
