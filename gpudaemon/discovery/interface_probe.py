@@ -6,6 +6,7 @@ Nothing is opened but what `host.Host` opens.
 """
 
 import enum
+import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -215,6 +216,14 @@ def _cgroup(interface: Interface, host: Host) -> Found | None:
     return None
 
 
+def _nvml(interface: Interface, host: Host) -> Found | None:
+    """The library comes with the driver, its binding is an extra of this package."""
+    if host.find(interface.paths[0]) and importlib.util.find_spec("pynvml") is None:
+        fix = "pip install 'gpudaemon[nvml]'"
+        return Found(interface, Presence.DISABLED, "the Python module pynvml is not installed", fix)
+    return None
+
+
 def _config(interface: Interface, host: Host) -> Found | None:
     """What has no name in any file system: only the kernel's configuration tells."""
     unset = [option for option in interface.config if host.option(option) == "n"]
@@ -233,6 +242,7 @@ _RULES: dict[str, Callable[[Interface, Host], Found | None]] = {
     "debugfs": _debugfs,
     "io_uring": _io_uring,
     "kmsg": _kmsg,
+    "nvml": _nvml,
     "perf": _perf,
     "processes": _processes,
     "tracefs": _tracefs,

@@ -51,7 +51,9 @@ class Interface:
 _NOW, _PLANNED, _NEVER = Use.NOW, Use.PLANNED, Use.NEVER
 _READ = "6 to 8 us CPU a read (bench_steady)"
 _GATED = "left asleep, its power state is read first"
+_CALLS = "0.7 % of a core for 8 GPUs each second, its process 14 MiB (bench_calls)"
 _SCAN = "29 us CPU a process, every 2 s while a GPU rests"
+_TRACED = "docs/drm-scheduler.md; nothing while no job is given to a GPU"
 _TRACING = ("CONFIG_EVENT_TRACING",)
 
 _DEVICES = (
@@ -107,18 +109,45 @@ _DEVICES = (
     ),
     Interface(
         name="i915", what="Intel clocks, throttling, idle residency", paths=("sys/bus/pci/drivers/i915/*:*",),
-        access="x", config=("CONFIG_DRM_I915",), modules=("i915",), use=_PLANNED, absent="no GPU bound to i915",
-        wakes=_GATED, doc="drivers/gpu/drm/i915/gt/intel_gt_sysfs_pm.c",
+        access="x", config=("CONFIG_DRM_I915",), modules=("i915",), use=_NOW, absent="no GPU bound to i915",
+        cost=_READ, wakes=_GATED, doc="drivers/gpu/drm/i915/gt/intel_gt_sysfs_pm.c",
     ),
     Interface(
-        name="xe", what="Intel clocks, throttling, idle residency", paths=("sys/bus/pci/drivers/xe/*:*",),
-        access="x", config=("CONFIG_DRM_XE",), modules=("xe",), use=_PLANNED, absent="no GPU bound to xe",
-        wakes=_GATED, doc="Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon",
+        name="xe", what="Intel clocks, throttling, idle residency, SR-IOV, health",
+        paths=("sys/bus/pci/drivers/xe/*:*",),
+        access="x", config=("CONFIG_DRM_XE",), modules=("xe",), use=_NOW, absent="no GPU bound to xe",
+        cost=_READ, wakes=_GATED, doc="drivers/gpu/drm/xe/xe_gt_freq.c",
+    ),
+    Interface(
+        name="habanalabs", what="Gaudi status, clocks, resets, firmware",
+        paths=("sys/bus/pci/drivers/habanalabs/*:*",),
+        access="x", config=("CONFIG_DRM_ACCEL_HABANALABS",), modules=("habanalabs",), use=_NOW,
+        absent="no accelerator bound to habanalabs", cost=_READ,
+        doc="Documentation/ABI/testing/sysfs-driver-habanalabs",
+    ),
+    Interface(
+        name="intel_vpu", what="busy time, memory and clocks of Intel NPUs",
+        paths=("sys/bus/pci/drivers/intel_vpu/*:*",),
+        access="x", config=("CONFIG_DRM_ACCEL_IVPU",), modules=("intel_vpu",), use=_NOW,
+        absent="no NPU bound to intel_vpu", cost=_READ, doc="Documentation/ABI/testing/sysfs-driver-ivpu",
+    ),
+    Interface(
+        name="devfreq", what="clocks of GPUs of a system on chip", paths=("sys/class/devfreq/*",), access="x",
+        config=("CONFIG_PM_DEVFREQ",), use=_NOW, absent="no device with a frequency scaler", cost=_READ,
+        doc="Documentation/ABI/testing/sysfs-class-devfreq",
     ),
     Interface(
         name="nvidia-proc", what="NVIDIA driver version and model names", paths=("proc/driver/nvidia/gpus",),
-        access="x", modules=("nvidia",), use=_PLANNED, absent="no GPU bound to nvidia",
+        access="x", modules=("nvidia",), use=_NOW, cost="read once when the GPU comes",
+        absent="no GPU bound to nvidia, or the service does not see it (docs/nvidia.md)",
         wakes="reading a GPU's information wakes it", doc="NVIDIA open-gpu-kernel-modules, nv-procfs.c",
+    ),
+    Interface(
+        name="nvml", what="NVIDIA load, memory, power, clocks, temperatures, throttling, ECC, NVLink, MIG",
+        paths=("dev/nvidiactl",), access="rw", modules=("nvidia",), use=_NOW, check="nvml", cost=_CALLS,
+        absent="no GPU bound to nvidia, or its nodes are not shown to the service (docs/nvidia.md)",
+        wakes="keeps a GPU it has open initialised: let go while one rests or sleeps",
+        doc="docs.nvidia.com/deploy/nvml-api",
     ),
     Interface(
         name="devcoredump", what="that a driver dumped a crashed GPU", paths=("sys/class/devcoredump",),
@@ -129,28 +158,67 @@ _DEVICES = (
     Interface(
         name="pci-config", what="ACS, ReBAR, DVSEC: config space beyond 64 bytes",
         paths=("sys/bus/pci/devices/*/config",), access="", config=("CONFIG_PCI",), tier="full",
-        capability="CAP_SYS_ADMIN", use=_PLANNED, absent="no PCI device",
+        capability="CAP_SYS_ADMIN", use=_NOW, absent="no PCI device",
+        cost="once when a function comes or changes",
         wakes="resumes a device in D3cold: seldom, gated", doc="drivers/pci/pci-sysfs.c (pci_read_config)",
     ),
     Interface(
         name="p2pdma", what="peer-to-peer memory of PCI devices", paths=("sys/bus/pci/devices/*/p2pmem",),
-        access="x", config=("CONFIG_PCI_P2PDMA",), use=_PLANNED, absent="no device offers memory to peers",
+        access="x", config=("CONFIG_PCI_P2PDMA",), use=_NOW, absent="no device offers memory to peers",
+        cost=_READ,
         doc="Documentation/ABI/testing/sysfs-bus-pci (p2pmem)",
     ),
     Interface(
         name="cxl", what="CXL memory devices, ports, regions", paths=("sys/bus/cxl/devices/*",), access="x",
-        config=("CONFIG_CXL_BUS",), modules=("cxl_core",), use=_PLANNED, absent="no CXL device",
+        config=("CONFIG_CXL_BUS",), modules=("cxl_core",), use=_NOW, absent="no CXL device",
+        cost="read when the bus changes, looked at again each minute",
         doc="Documentation/ABI/testing/sysfs-bus-cxl",
     ),
     Interface(
+        name="cxl-mailbox", what="health of CXL memory: life, temperature, errors, alerts",
+        paths=("dev/cxl/mem*",), access="r", config=("CONFIG_CXL_MEM",), modules=("cxl_pci",),
+        tier="processes", use=_NOW,
+        absent="no CXL memory, or its nodes are not shown to the service (docs/cxl.md)",
+        cost="four commands a device each minute, in a process of its own",
+        doc="include/uapi/linux/cxl_mem.h",
+    ),
+    Interface(
+        name="memory-tiers", what="NUMA nodes and tiers: size, use, bandwidth, latency",
+        paths=("sys/bus/memory_tiering/devices/*",), access="x", config=("CONFIG_NUMA", "CONFIG_MIGRATION"),
+        use=_NOW, absent="no NUMA node with memory", cost=_READ,
+        doc="Documentation/ABI/testing/sysfs-kernel-mm-memory-tiers",
+    ),
+    Interface(
         name="rdma", what="RDMA port counters and errors", paths=("sys/class/infiniband/*",), access="x",
-        config=("CONFIG_INFINIBAND",), modules=("ib_core",), use=_PLANNED, absent="no RDMA device",
+        config=("CONFIG_INFINIBAND",), modules=("ib_core",), use=_NOW, absent="no RDMA device", cost=_READ,
         doc="Documentation/ABI/stable/sysfs-class-infiniband",
+    ),
+    Interface(
+        name="rdma-netlink", what="objects of RDMA devices and whose they are", paths=(),
+        config=("CONFIG_INFINIBAND",), tier="processes", capability="CAP_SYS_PTRACE", use=_NOW, check="config",
+        cost="eight requests a device each minute, in a process of its own",
+        doc="include/uapi/rdma/rdma_netlink.h",
+    ),
+    Interface(
+        name="nvidia-fs", what="GPUDirect Storage", paths=("proc/driver/nvidia-fs/stats",), use=_NOW,
+        absent="nvidia-fs is not loaded", cost=_READ, doc="https://github.com/NVIDIA/gds-nvidia-fs",
+    ),
+    Interface(
+        name="peer-memory", what="GPU memory registered with RDMA devices",
+        paths=("sys/kernel/mm/memory_peers/*/num_reg_bytes",), use=_NOW,
+        absent="no peer memory client: MLNX_OFED only, dma-buf needs none", cost=_READ,
+        doc="docs/p2p.md",
+    ),
+    Interface(
+        name="dma-buf", what="buffers that drivers share", paths=("sys/kernel/debug/dma_buf/bufinfo",),
+        config=("CONFIG_DMA_SHARED_BUFFER", "CONFIG_DEBUG_FS"), tier="full", capability="CAP_DAC_READ_SEARCH",
+        use=_NOW, absent="debugfs is not mounted", cost="every ten minutes, in a lane of its own",
+        doc="drivers/dma-buf/dma-buf.c",
     ),
     Interface(
         name="nvme", what="NVMe controllers and their place (temperatures come by hwmon)",
         paths=("sys/class/nvme/nvme*",), access="x", config=("CONFIG_BLK_DEV_NVME",), modules=("nvme",),
-        use=_PLANNED, absent="no NVMe controller", doc="Documentation/ABI/testing/sysfs-nvme",
+        use=_NOW, cost=_READ, absent="no NVMe controller", doc="Documentation/ABI/testing/sysfs-nvme",
     ),
 )  # fmt: skip
 
@@ -169,20 +237,51 @@ _PROCESSES = (
     ),
     Interface(
         name="fdinfo", what="engine time and memory of each process", paths=("proc/self/fdinfo",), access="x",
-        config=("CONFIG_PROC_FS",), tier="processes", capability="CAP_SYS_PTRACE", use=_PLANNED,
-        absent="no procfs", check="processes", wakes="xe resumes the device",
+        config=("CONFIG_PROC_FS",), tier="processes", capability="CAP_SYS_PTRACE", use=_NOW,
+        absent="no procfs", check="processes", wakes=f"xe resumes the device: {_GATED}",
+        cost="0.7 % of a core with 5,000 processes and 200 clients, every 5 s (bench_processes)",
         doc="Documentation/gpu/drm-usage-stats.rst",
     ),
     Interface(
-        name="dmem", what="GPU memory by cgroup", paths=("sys/fs/cgroup/dmem.capacity",),
-        config=("CONFIG_CGROUP_DMEM",), use=_PLANNED, check="cgroup",
+        name="process-events", what="processes that begin and end, without looking at /proc", paths=(),
+        access="", config=("CONFIG_PROC_EVENTS",), tier="full", capability="CAP_NET_ADMIN", use=_NOW,
+        check="config", cost="4 us an event, taken once a cycle (bench_processes)",
+        doc="Documentation/driver-api/connector.rst",
+    ),
+    Interface(
+        name="kfd-processes", what="memory, copies, evictions and queues of ROCm processes",
+        paths=("sys/class/kfd/kfd/proc",), access="x", config=("CONFIG_HSA_AMD",), modules=("amdgpu",),
+        tier="processes", use=_NOW, absent="no GPU bound to amdgpu", cost=_READ, wakes=_GATED,
+        doc="drivers/gpu/drm/amd/amdkfd/kfd_process.c",
+    ),
+    Interface(
+        name="io_uring-rings", what="rings of each process: depth, overflow, threads",
+        paths=("proc/self/fdinfo",), access="x", config=("CONFIG_IO_URING",), tier="processes",
+        capability="CAP_SYS_PTRACE", use=_NOW,
+        cost="70 us CPU a ring, 130 with 64 entries waiting, every 15 s", absent="no procfs", check="processes",
+        wakes="takes a ring's lock for as long as its text takes",
+        doc="io_uring/fdinfo.c",
+    ),
+    Interface(
+        name="dmem", what="GPU memory by cgroup", paths=("sys/fs/cgroup/dmem.capacity",), tier="processes",
+        config=("CONFIG_CGROUP_DMEM",), use=_NOW, cost=_READ, check="cgroup",
         absent="the controller is off, or no driver registers memory",
         doc="Documentation/admin-guide/cgroup-v2.rst (DMEM)",
     ),
     Interface(
         name="psi", what="how long work waits for memory, CPU, I/O", paths=("proc/pressure/memory",),
-        config=("CONFIG_PSI",), use=_PLANNED, absent="switched off: boot with psi=1",
+        config=("CONFIG_PSI",), use=_NOW, absent="switched off: boot with psi=1", cost=_READ,
         doc="Documentation/accounting/psi.rst",
+    ),
+    Interface(
+        name="vmstat", what="memory migrated, demoted, promoted, by node where the kernel counts so",
+        paths=("sys/devices/system/node/node*/vmstat",), config=("CONFIG_NUMA",), use=_NOW,
+        absent="no NUMA nodes in sysfs", cost=_READ, doc="mm/vmstat.c",
+    ),
+    Interface(
+        name="zoneinfo", what="memory of devices that the memory manager has pages for",
+        paths=("proc/zoneinfo",), config=("CONFIG_PROC_FS", "CONFIG_ZONE_DEVICE"), use=_NOW, absent="no procfs",
+        cost=_READ, doc="Documentation/mm/memory-model.rst (ZONE_DEVICE)",
     ),
 )  # fmt: skip
 
@@ -201,9 +300,16 @@ _EVENTS = (
     Interface(
         name="trace-gpu-scheduler", what="queue wait and run time of GPU jobs",
         paths=("sys/kernel/tracing/events/gpu_scheduler",), access="x", config=(*_TRACING, "CONFIG_DRM_SCHED"),
-        modules=("gpu_sched",), tier="tracing", use=_PLANNED, check="tracefs",
-        absent="no driver that uses the scheduler is loaded",
+        modules=("gpu_sched",), tier="tracing", capability="CAP_DAC_OVERRIDE", use=_NOW, check="tracefs",
+        absent="no driver that uses the scheduler is loaded", cost=_TRACED,
         doc="drivers/gpu/drm/scheduler/gpu_scheduler_trace.h",
+    ),
+    Interface(
+        name="trace-in-kernel", what="the same added up by the kernel, for a look each second",
+        paths=("sys/kernel/tracing/dynamic_events",), access="",
+        config=(*_TRACING, "CONFIG_FPROBE_EVENTS", "CONFIG_HIST_TRIGGERS", "CONFIG_SYNTH_EVENTS"),
+        tier="tracing", capability="CAP_DAC_OVERRIDE", use=_NOW, check="tracefs", cost=_TRACED,
+        absent="events are read one by one instead", doc="Documentation/trace/fprobetrace.rst, histogram.rst",
     ),
     Interface(
         name="trace-dma-fence", what="time blocked on a GPU", paths=("sys/kernel/tracing/events/dma_fence",),
@@ -212,9 +318,11 @@ _EVENTS = (
         absent="no GPU driver", doc="include/trace/events/dma_fence.h",
     ),
     Interface(
-        name="trace-migrate", what="pages migrated to and from device memory (HMM)",
-        paths=("sys/kernel/tracing/events/migrate",), access="x", config=(*_TRACING, "CONFIG_DEVICE_PRIVATE"),
-        tier="tracing", use=_PLANNED, check="tracefs", absent="no such events", doc="Documentation/mm/hmm.rst",
+        name="trace-migrate", what="pages migrated to and from device memory (HMM), by probes of our own",
+        paths=("sys/kernel/tracing/dynamic_events",), access="",
+        config=(*_TRACING, "CONFIG_DEVICE_PRIVATE", "CONFIG_FPROBE_EVENTS", "CONFIG_HIST_TRIGGERS"),
+        tier="tracing", use=_NOW, check="tracefs", absent="no such events", doc="Documentation/mm/hmm.rst",
+        cost="nothing while nothing migrates; then the kernel adds up, and no event is read",
     ),
     Interface(
         name="trace-cxl", what="CXL media and error events", paths=("sys/kernel/tracing/events/cxl",),
@@ -225,12 +333,14 @@ _EVENTS = (
     ),
     Interface(
         name="kmsg", what="driver messages: Xid, resets, hangs", paths=("dev/kmsg",), config=("CONFIG_PRINTK",),
-        tier="full", capability="CAP_SYSLOG", use=_PLANNED, absent="no /dev/kmsg, as in most containers",
-        check="kmsg", doc="Documentation/ABI/testing/dev-kmsg",
+        tier="full", capability="CAP_SYSLOG", use=_NOW, absent="no /dev/kmsg, as in most containers",
+        cost="each record read once, at most twice a second, by the scout", check="kmsg",
+        doc="Documentation/ABI/testing/dev-kmsg",
     ),
     Interface(
         name="drm-ras", what="RAS error counters by netlink", paths=(), config=("CONFIG_DRM_RAS",), tier="full",
-        capability="CAP_NET_ADMIN", use=_PLANNED, check="config",
+        capability="CAP_NET_ADMIN", use=_NOW, check="config",
+        cost="three requests a GPU each minute, in a process of its own",
         doc="Documentation/netlink/specs/drm_ras.yaml",
     ),
 )  # fmt: skip
@@ -238,16 +348,18 @@ _EVENTS = (
 _PMU = "sys/bus/event_source/devices"
 _COUNTERS = (
     Interface(
-        name="pmu-i915", what="engine time, clocks, RC6", paths=(f"{_PMU}/i915*",), access="x",
+        name="pmu-i915", what="engine time", paths=(f"{_PMU}/i915*",), access="x",
         config=("CONFIG_PERF_EVENTS", "CONFIG_DRM_I915"), modules=("i915",), tier="tracing",
-        capability="CAP_PERFMON", use=_PLANNED, check="perf", absent="no GPU bound to i915",
-        wakes="a 200 Hz timer while open", doc="drivers/gpu/drm/i915/i915_pmu.c",
+        capability="CAP_PERFMON", use=_NOW, check="perf", absent="no GPU bound to i915",
+        cost="a read(2) an engine, in a process of its own", doc="drivers/gpu/drm/i915/i915_pmu.c",
     ),
     Interface(
-        name="pmu-xe", what="engine time, clocks, C6", paths=(f"{_PMU}/xe_*",), access="x",
+        name="pmu-xe", what="engine time, with --call.pmu-held", paths=(f"{_PMU}/xe_*",), access="x",
         config=("CONFIG_PERF_EVENTS", "CONFIG_DRM_XE"), modules=("xe",), tier="tracing",
         capability="CAP_PERFMON",
-        use=_PLANNED, check="perf", absent="no GPU bound to xe, or a kernel before its counters",
+        use=_NOW, check="perf", absent="no GPU bound to xe, or a kernel before its counters",
+        cost="two read(2) an engine, in a process of its own",
+        wakes="an open counter keeps the GPU awake: on request only",
         doc="drivers/gpu/drm/xe/xe_pmu.c",
     ),
     Interface(
@@ -259,7 +371,8 @@ _COUNTERS = (
     Interface(
         name="pmu-cxl", what="CXL transactions and clocks", paths=(f"{_PMU}/cxl_pmu_*",), access="x",
         config=("CONFIG_PERF_EVENTS", "CONFIG_CXL_PMU"), modules=("cxl_pmu",), tier="tracing",
-        capability="CAP_PERFMON", use=_PLANNED, check="perf", absent="no CXL device with counters",
+        capability="CAP_PERFMON", use=_NOW, check="perf", absent="no CXL device with counters",
+        cost="a read(2) a counter, in a process of its own",
         doc="Documentation/admin-guide/perf/cxl.rst",
     ),
     Interface(

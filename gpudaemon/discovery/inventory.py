@@ -7,7 +7,9 @@ from gpudaemon.model.device import Device
 
 __all__ = ["Inventory", "concerns"]
 
-_SUBSYSTEMS = frozenset({"drm", "accel", "pci", "hwmon"})
+_SUBSYSTEMS = frozenset(
+    {"drm", "accel", "pci", "hwmon", "infiniband", "nvme", "cxl", "dax", "node", "memory_tiering"}
+)
 _ACTIONS = frozenset({"add", "remove", "bind", "unbind", "move"})
 
 
