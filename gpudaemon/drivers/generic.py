@@ -1,4 +1,4 @@
-"""Every GPU no other driver claims: identity from its PCI function, nothing else.
+"""Every GPU no other driver claims: identity from its PCI function, clocks by devfreq where it has one.
 
 What such a device has besides, temperatures and power in hwmon, links and error counters, is common to all
 devices and planned elsewhere. Documentation/ABI/testing/sysfs-bus-pci.
@@ -6,7 +6,7 @@ devices and planned elsewhere. Documentation/ABI/testing/sysfs-bus-pci.
 
 from collections.abc import Sequence
 
-from gpudaemon.drivers import Facts, GpuDriver
+from gpudaemon.drivers import Facts, GpuDriver, devfreq
 from gpudaemon.model.attribute import Attribute, Rows
 from gpudaemon.model.device import Device
 
@@ -22,14 +22,15 @@ PCI_IDENTITY = {
 """Identity every PCI function has: label of `gpudaemon_gpu_info` -> file."""
 
 
-def _needs(_device: Device) -> Sequence[str]:
-    return ()
-
-
-def _attributes(_device: Device, _facts: Facts) -> Sequence[Attribute | Rows]:
-    return ()
+def _attributes(device: Device, _facts: Facts) -> Sequence[Attribute | Rows]:
+    return list(devfreq.clocks(device))
 
 
 DRIVER = GpuDriver(
-    kernel_driver="", vendor="", identity=PCI_IDENTITY, emits=(), needs=_needs, attributes=_attributes
+    kernel_driver="",
+    vendor="",
+    identity=PCI_IDENTITY,
+    emits=devfreq.EMITS,
+    attributes=_attributes,
+    example=devfreq.EXAMPLE,
 )
