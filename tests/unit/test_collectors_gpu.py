@@ -47,8 +47,12 @@ def test_a_partition_is_no_gpu() -> None:
         kind=DeviceKind.PARTITION,
         path="devices/platform/amdgpu_xcp_1",
         nodes=("card3", "renderD130"),
+        parents=("0000:0a:00.0",),
     )
     assert GPU.wants(device) and list(GPU.attributes(device, {})) == [] and list(GPU.needs(device)) == []
     name, labels = info(device, {})
     assert name == "gpudaemon_gpu_partition_info"
-    assert labels == {"device": "amdgpu_xcp_1", "card": "card3", "render": "renderD130"}
+    assert labels == {
+        **{"device": "amdgpu_xcp_1", "card": "card3", "render": "renderD130"},
+        "parent": "0000:0a:00.0",
+    }

@@ -2,7 +2,8 @@
 
 Sensors of a GPU's chip fill `gpudaemon_gpu_*`, those of any other chip `gpudaemon_hwmon_*`. A sensor is named
 by its label file, else by kind and channel; a label that occurs twice gets the channel appended, so that no
-series occurs twice. The number K of `hwmonK` changes with every boot and is in no label.
+series occurs twice. The number K of `hwmonK` changes with every boot and is in no label. Where a GPU's driver
+has one file that says what several of the chip's say, that comes first, and theirs are not read.
 
 Documentation/hwmon/sysfs-interface.rst.
 """
@@ -63,6 +64,10 @@ def _sensors(device: Device) -> dict[str, list[_Sensor]]:
 
 
 def _wants(device: Device) -> bool:
+    if device.kind is DeviceKind.GPU:
+        driver = driver_for(device)
+        if driver.sensor_needs(device) or any(sensor.call for sensor in driver.sensors(device, {})):
+            return True
     return device.kind is not DeviceKind.PARTITION and bool(_sensors(device))
 
 
@@ -72,7 +77,8 @@ def _needs(device: Device) -> Sequence[str]:
         if f"{directory}name" in device.names:
             needed.append(f"{directory}name")
         needed += [sensor.path for sensor in sensors if sensor.parts.item == "label"]
-    return needed[:_MOST_SENSOR_FILES]
+    of_driver = driver_for(device).sensor_needs(device) if device.kind is DeviceKind.GPU else ()
+    return [*needed[:_MOST_SENSOR_FILES], *of_driver]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,8 @@ def _chips(device: Device, facts: Facts) -> Iterator[_Chip]:
 def _decode(kind: str, item: str) -> Decode:
     if kind == "power" and item in families.GPU["power"].limits:
         # amdgpu prints an empty line when the firmware does not answer (amdgpu_hwmon_show_power_cap_generic)
-        return quotient_or_unknown(DIVISORS[kind], empty_is_unknown=True)
+        none = (0,) if item in families.NO_LIMIT_AT_ZERO else ()
+        return quotient_or_unknown(DIVISORS[kind], unknown=none, empty_is_unknown=True)
     if kind == "pwm" and item == "enable":
         return quotient()
     return quotient(DIVISORS[kind])
@@ -221,7 +228,7 @@ def _places(device: Device, chips: Sequence[_Chip]) -> Iterator[tuple[_Chip, _Pl
     """
     taken: set[tuple[str, str]] = set()
     for chip in chips:
-        if device.kind is not DeviceKind.GPU:
+        if device.kind not in (DeviceKind.GPU, DeviceKind.VIRTUAL_FUNCTION):
             yield chip, _Place(families.HWMON, (device.id, chip.label), "", False)
             continue
         names = {(sensor.parts.kind, chip.sensors[sensor.channel]) for sensor in chip.files}
@@ -236,6 +243,8 @@ def _places(device: Device, chips: Sequence[_Chip]) -> Iterator[tuple[_Chip, _Pl
 
 def _attributes(device: Device, facts: Facts) -> Sequence[Attribute | Rows]:
     planned: list[Attribute | Rows] = []
+    if device.kind is DeviceKind.GPU:
+        planned += driver_for(device).sensors(device, facts)
     for chip, place in _places(device, tuple(_chips(device, facts))):
         momentary = frozenset(
             sensor.channel for sensor in chip.files if sensor.file == f"{sensor.channel}_input"

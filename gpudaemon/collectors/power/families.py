@@ -14,6 +14,7 @@ __all__ = [
     "FAST_TEMPERATURES",
     "GPU",
     "HWMON",
+    "NO_LIMIT_AT_ZERO",
     "TEXT_ITEMS",
     "UNREADABLE_ITEMS",
     "Family",
@@ -62,6 +63,10 @@ _TEMPERATURE_LIMITS = frozenset(
 _LIMITS = frozenset({"min", "max", "crit", "lcrit", "rated_min", "rated_max"})
 _POWER_LIMITS = _LIMITS | {"cap", "cap_default", "cap_min", "cap_max", "cap_hyst"}
 _RANGE = frozenset({"min", "max"})
+
+NO_LIMIT_AT_ZERO = frozenset({"max", "rated_max"})
+"""Power limits that are switched off, or not known, where they read 0
+(Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon, sysfs-driver-intel-xe-hwmon: power1_max)."""
 
 GPU = {
     "temp": Family({"input": gpu.TEMPERATURE}, _TEMPERATURE_LIMITS, gpu.TEMPERATURE_LIMIT),

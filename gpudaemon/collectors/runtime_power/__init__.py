@@ -9,7 +9,7 @@ Documentation/ABI/testing/sysfs-devices-power
 
 from collections.abc import Sequence
 
-from gpudaemon.collectors import Collector, Constant
+from gpudaemon.collectors import Collector
 from gpudaemon.drivers import Facts
 from gpudaemon.metrics import runtime_power as rows
 from gpudaemon.model.attribute import Attribute, Cadence, Decode, Rows
@@ -25,10 +25,6 @@ _MILLISECONDS = 1000
 
 def _wants(device: Device) -> bool:
     return "power/runtime_status" in device.names
-
-
-def _needs(_: Device) -> Sequence[str]:
-    return ()
 
 
 def _attributes(device: Device, _: Facts) -> Sequence[Attribute | Rows]:
@@ -51,10 +47,6 @@ def _attributes(device: Device, _: Facts) -> Sequence[Attribute | Rows]:
     return found
 
 
-def _constants(_: Device, __: Facts) -> Sequence[Constant]:
-    return ()
-
-
 COLLECTOR = Collector(
     name="runtime_power",
     emits=(
@@ -65,7 +57,5 @@ COLLECTOR = Collector(
         rows.SUSPENDED_SECONDS,
     ),
     wants=_wants,
-    needs=_needs,
     attributes=_attributes,
-    constants=_constants,
 )
