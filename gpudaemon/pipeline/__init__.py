@@ -7,5 +7,11 @@ lane      one device on the server's side: takes readings, keeps values and thei
 link      the reader process: started, heard, replaced
 holders   who still holds a stuck device, across restarts of the daemon
 sampler   all lanes: facts, plans, records in, retries
+finder    scans and events -> which devices there are
+calls     the processes that make calls, a lane each device
+processes the scout (scout), its table as files of the reader (roster), whose work it is (clients), rings, pods
+topology  what lies between devices        trouble   what went wrong, counted and remembered
+following derived, windows: what is made of readings over time
+health    a verdict a GPU (pure)
 publish   lanes and the daemon's own figures -> snapshot
 """

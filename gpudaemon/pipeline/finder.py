@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpudaemon.collectors.kfd import is_node, nodes_of
 from gpudaemon.discovery import scan as sysfs_scan
 from gpudaemon.discovery.inventory import Inventory, concerns
 from gpudaemon.discovery.wedged import Wedged
@@ -21,7 +22,7 @@ from gpudaemon.pipeline.counts import Counts
 from gpudaemon.pipeline.sampler import Sampler
 from gpudaemon.sources.uevents import UeventSource, choose
 
-__all__ = ["Finder"]
+__all__ = ["Finder", "survey"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Finder:
     """See the module.
 
     wanted: whether a device with this id is to be looked at at all. changed: called when devices came or went.
-    complete: called when all that is here is in the inventory.
+    complete: called when all that is here is in the inventory. notice: called with each event, first of all.
     """
 
     def __init__(
@@ -48,23 +49,31 @@ class Finder:
         counts: Counts,
         *,
         sysfs: str,
+        procfs: str = "",
         wanted: Callable[[str], bool],
         changed: Callable[[], None] = lambda: None,
         complete: Callable[[], None] = lambda: None,
+        notice: Callable[[Uevent], None] = lambda _: None,
     ) -> None:
         self._sampler = sampler
         self._inventory = inventory
         self._counts = counts
         self._sysfs = sysfs
+        self._procfs = procfs
         self._changed = changed
         self._complete = complete
+        self._notice = notice
         self._events: UeventSource | None = None
         self._wanted = asyncio.Event()
         self._reasons: set[str] = {"start"}
         self._classes: dict[str, int | None] = {}
+        self._owners: dict[str, str] = {}
+        self._asked: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         self._changed_at = time.monotonic()
         self._rescans_done = 0
         self._logged: frozenset[str] = frozenset()
+        self._left: set[str] = set()
+        """directories that went while a scan is under way: it may have seen them before"""
         self.wedged = Wedged()
         self.select(wanted)
         self.scanned = False
@@ -101,8 +110,11 @@ class Finder:
             for reason in reasons:
                 self._counts.rescans[reason] = self._counts.rescans.get(reason, 0) + 1
             missing = tuple(self._inventory.missing.values())
-            devices, unclaimed = await asyncio.to_thread(_scan, self._sysfs, self._classes, missing)
-            self._take(devices, unclaimed)
+            self._left.clear()
+            devices, unclaimed = await asyncio.to_thread(
+                survey, self._sysfs, self._classes, missing, self._procfs
+            )
+            self._take(self._still_here(devices), self._still_here(unclaimed))
 
     def look_again(self, reason: str) -> None:
         """Scan soon; the reason is counted."""
@@ -117,10 +129,19 @@ class Finder:
         if due > done:
             self.look_again("schedule")
 
+    def _still_here(self, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+        """What a scan found, without what left while it went on; the event has asked for another scan."""
+        return tuple(
+            device
+            for device in devices
+            if not any(device.path == path or device.path.startswith(f"{path}/") for path in self._left)
+        )
+
     def _take(self, devices: tuple[Device, ...], unclaimed: tuple[Device, ...]) -> None:
         """Take over what a scan found, and have the class read of PCI functions that may be GPUs."""
         wanted = self._inventory.wanted
-        devices = tuple(device for device in devices if wanted(device.id))
+        devices = tuple(self._with_owner(device) for device in devices if wanted(device.id))
+        self._ask_owners(devices)
         unclaimed = tuple(device for device in unclaimed if wanted(device.id))
         ids = {device.id for device in unclaimed}
         self._classes = {id_: value for id_, value in self._classes.items() if id_ in ids}
@@ -135,6 +156,29 @@ class Finder:
         else:
             self.scanned = True
             self._complete()
+
+    def _with_owner(self, device: Device) -> Device:
+        """A partition is a platform device of its own: KFD says which GPU its render node is a part of."""
+        if device.kind is not DeviceKind.PARTITION:
+            return device
+        owner = next((self._owners[node] for node in device.nodes if node in self._owners), "")
+        return replace(device, parents=(owner,)) if owner else device
+
+    def _ask_owners(self, devices: tuple[Device, ...]) -> None:
+        """Have the reader read KFD's nodes where there are partitions nobody has told the GPU of."""
+        topology = next((device for device in devices if device.kind is DeviceKind.KFD), None)
+        partitions = [device for device in devices if device.kind is DeviceKind.PARTITION]
+        orphans = frozenset(node for device in partitions if not device.parents for node in device.nodes)
+        if topology is None or not orphans or self._asked == (orphans, topology.names):
+            return
+        self._asked = (orphans, topology.names)
+
+        def done(facts: Facts) -> None:
+            self._owners = {node.render: node.device for node in nodes_of(facts).values() if node.render}
+            self.look_again("partitions")
+
+        paths = [path for path in topology.names if is_node(path)]
+        self._sampler.read_once(replace(topology, id="kfd nodes", names=frozenset(paths)), paths, done)
 
     def _log_changes(self) -> None:
         now = frozenset(self._inventory.devices)
@@ -166,10 +210,14 @@ class Finder:
         subsystem = event.properties.get("SUBSYSTEM", "")
         if subsystem in _COUNTED:
             self._counts.uevents[subsystem] = self._counts.uevents.get(subsystem, 0) + 1
-        self.wedged.event(event.action, event.devpath, event.properties, self._inventory.devices)
+        self._notice(event)
+        if self.wedged.event(event.action, event.devpath, event.properties, self._inventory.devices):
+            # xe then has files more (xe_survivability_mode.c), and one that was bound again has others
+            self.look_again("uevent")
         if not concerns(event.action, subsystem, event.properties.get("DEVTYPE", "")):
             return
         if event.action == "remove" and subsystem == "pci":
+            self._left.add(event.devpath.lstrip("/"))
             for id_ in self._inventory.removed(event.devpath):
                 self._sampler.remove(id_)
             self._log_changes()
@@ -180,8 +228,8 @@ class Finder:
         self.look_again("lost")
 
 
-def _scan(sysfs: str, classes: dict[str, int | None], missing: tuple[Device, ...]) -> _Found:
-    """(devices, PCI functions without a DRM or accel node).
+def survey(sysfs: str, classes: dict[str, int | None], missing: tuple[Device, ...], procfs: str = "") -> _Found:
+    """(devices, PCI functions without a DRM or accel node). procfs: look there too for what drivers show.
 
     A PCI function without a DRM or accel node is a GPU if its class says so. The bridges above a missing GPU
     are looked at as long as they are there: its link is where the trouble shows.
@@ -193,6 +241,9 @@ def _scan(sysfs: str, classes: dict[str, int | None], missing: tuple[Device, ...
         for device in unclaimed
         if (value := classes.get(device.id)) is not None and sysfs_scan.is_gpu_class(value)
     ]
+    if procfs:
+        devices = tuple(sysfs_scan.with_proc(procfs, device) for device in devices)
+        gpus = [sysfs_scan.with_proc(procfs, device) for device in gpus]
     found = {device.id for device in (*devices, *gpus)}
     above = [bridge for bridge in sysfs_scan.bridges(sysfs, [*gpus, *missing]) if bridge.id not in found]
     return (*devices, *gpus, *above), unclaimed

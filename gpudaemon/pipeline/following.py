@@ -10,7 +10,7 @@ others take says nothing about them. All moments are CLOCK_MONOTONIC seconds.
 import time
 from collections.abc import Iterable, Sequence
 
-from gpudaemon.pipeline.derived import Changes, Integral, Measure
+from gpudaemon.pipeline.derived import Changes, Integral, Measure, Rate, Share
 from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.files import File
 from gpudaemon.pipeline.plan import DevicePlan
@@ -24,7 +24,7 @@ OFFSET = time.time() - time.monotonic()
 _FAST = 3
 _MOST_COUNTS = 256
 
-Follower = Window | Integral | Changes
+Follower = Window | Integral | Changes | Rate
 
 
 class _Link:
@@ -95,9 +95,10 @@ class Following:
             (_Link(Window(offset), by_index[one.source], one.source), one.places) for one in plan.windows
         ]
         self._updates = [(_Link(Changes(), by_index[source], source), index) for source, index in plan.updates]
+        self._rates = [(_Link(Rate(), by_index[source], source), index) for source, index in plan.rates]
         self._integrals: list[tuple[_Link, Integral, int, str]] = []
         for one in plan.integrals:
-            follower = _counter(figures, one.key)
+            follower = _counter(figures, one.key, Share if one.shared else Integral)
             link = _Link(follower, by_index[one.source], one.source, one.limit, one.measure)
             self._integrals.append((link, follower, one.index, one.prefix))
         self._attach(by_index)
@@ -105,7 +106,7 @@ class Following:
     def _attach(self, by_index: dict[int, File]) -> None:
         """Let each file know who follows it."""
         links = [link for link, _ in self._windows] + [link for link, *_ in self._integrals]
-        for link in links + [link for link, _ in self._updates]:
+        for link in links + [link for link, _ in (*self._updates, *self._rates)]:
             for index in (link.source, link.limit):
                 file = by_index.get(index)
                 if file is not None and link not in file.followers:
@@ -122,8 +123,8 @@ class Following:
     def inherit(self, before: "Following") -> None:
         """Take over what the lane of a former plan followed, as far as this one follows it too."""
         before.settle()
-        known = {link.key: link.follower for link, *_ in (*before._windows, *before._updates)}
-        for link, *_ in (*self._windows, *self._updates):
+        known = {link.key: link.follower for link, *_ in (*before._windows, *before._updates, *before._rates)}
+        for link, *_ in (*self._windows, *self._updates, *self._rates):
             link.follower = known.get(link.key, link.follower)
         self._end, self._until = before._end, before._until
         began = {file.plan.path: before.last(file) for file in before.files}
@@ -163,8 +164,10 @@ class Following:
         home = file.group == file.plan.group
         for link in file.followers:
             if link.file is file:
+                value = values[link.source] if link.measure is None else link.value(values)
+                if value is not None and value == link.follower.value:
+                    continue  # of several values of one file this one is as before
                 if home or not isinstance(link.follower, Window):
-                    value = values[link.source] if link.measure is None else link.value(values)
                     link.follower.read(at, value, before)
             elif link.file.raw is not None:
                 moment = self.last(link.file)
@@ -213,11 +216,14 @@ class Following:
                     self._created.setdefault(prefix, integral.born + self._offset)
                 values[index] = integral.total
         for link, index in self._updates:
-            group = link.file.group
-            stale = link.file.raw is None or group == PARKED or now - self.last(link.file) > self._gaps[group]
             changes = link.follower
             assert isinstance(changes, Changes)
-            values[index] = None if stale else changes.interval(self._periods[group])
+            period = self._periods[link.file.group] if link.file.group != PARKED else 0.0
+            values[index] = None if self._is_stale(link.file, now) else changes.interval(period)
+        for link, index in self._rates:
+            rate = link.follower
+            assert isinstance(rate, Rate)
+            values[index] = None if self._is_stale(link.file, now) else rate.mean(self.last(link.file))
         for which, until in enumerate(self._until):
             if until and now > until:
                 self._until[which] = 0.0
@@ -230,6 +236,10 @@ class Following:
             integral.hold(self.last(link.file))
 
     # Within
+
+    def _is_stale(self, file: File, now: float) -> bool:
+        group = file.group
+        return file.raw is None or group == PARKED or now - self.last(file) > self._gaps[group]
 
     def _break(self, file: File, last: float) -> None:
         for link in file.followers:
@@ -287,8 +297,12 @@ def _put(values: list[float | None], place: int, figures: tuple[float | None, ..
         values[place : place + len(figures)] = figures
 
 
-def _counter(figures: Figures, key: tuple[str, ...]) -> Integral:
+def _counter(figures: Figures, key: tuple[str, ...], kind: type[Integral]) -> Integral:
     """The count of that name, which outlives lanes and plans and goes with the device."""
-    if key not in figures.integrals and len(figures.integrals) >= _MOST_COUNTS:
-        return Integral()
-    return figures.integrals.setdefault(key, Integral())
+    known = figures.integrals.get(key)
+    if known is not None and type(known) is kind:
+        return known
+    made = kind()
+    if known is not None or len(figures.integrals) < _MOST_COUNTS:
+        figures.integrals[key] = made
+    return made

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpudaemon.discovery.inventory import Inventory
-from gpudaemon.metrics import gpu, hwmon, pcie
+from gpudaemon.metrics import gpu, gpu_parts, hwmon, pcie
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.health import Finding, Report, Verdict
 from gpudaemon.model.metric import Metric, Series
@@ -332,6 +332,10 @@ def _look_up(blocks: Mapping[Metric, Block]) -> _Watch:
         if labels["state"] in _PAGES:
             reason, text = _PAGES[labels["state"]]
             counts.append((index, reason, text))
+    for metric, texts in _SAYS.items():
+        for labels, index in _labelled(blocks, metric):
+            if found := texts.get(labels.get("state", "")):
+                counts.append((index, *found))
     for labels, index in labelled[hwmon.ALARM]:
         kind = labels["channel"].rstrip("0123456789")
         reason = _alarm(kind, labels["alarm"])
@@ -359,6 +363,19 @@ _PAGES = {
     "pending": ("pages_pending", "{:.0f} bad pages wait for a reset"),
     "failed": ("pages_unreservable", "{:.0f} bad pages cannot be taken out of use"),
 }
+_SAYS: Mapping[Metric, Mapping[str, tuple[str, str]]] = {
+    gpu_parts.STATUS: {
+        "disabled": ("not_operational", "its driver says: disabled"),
+        "needs reset": ("not_operational", "its driver says: needs reset"),
+    },
+    gpu_parts.HEALTH_INDICATOR: {
+        "critical": ("firmware_critical", "gpu_health is critical"),
+        "warning": ("firmware_warning", "gpu_health is warning"),
+    },
+    gpu_parts.SURVIVABILITY_INFO: {"": ("survivability", "firmware must be flashed (survivability mode)")},
+    gpu_parts.LINK_DOWNGRADED: {"": ("link_downgraded", "link fell back from PCIe Gen5 to Gen4")},
+}
+"""Rows in which driver or firmware say that something is wrong: state (empty for none) -> finding."""
 _LIMITS = {"emergency": "temperature_emergency", "crit": "temperature_critical"}
 
 

@@ -50,10 +50,14 @@ def _is_own(pid: int) -> bool:
 
 
 class Holders:
-    """The notes. `directory` may not exist or not be writable: then nothing outlives this server."""
+    """The notes. `directory` may not exist or not be writable: then nothing outlives this server.
 
-    def __init__(self, directory: str, sysfs: str) -> None:
+    name: with which the files of these notes begin.
+    """
+
+    def __init__(self, directory: str, sysfs: str, name: str = _NAME) -> None:
         self._directory = directory
+        self._name = name
         self._sysfs = os.path.realpath(sysfs)
         self._held: dict[tuple[int, int], dict[str, str]] = {}
         self._since: dict[str, float] = {}
@@ -65,7 +69,7 @@ class Holders:
         since: CLOCK_MONOTONIC by id, which is the same clock for every process of one boot.
         """
         started = start_time(pid)
-        path = f"{self._directory}/{_NAME}{pid}"
+        path = f"{self._directory}/{self._name}{pid}"
         if not stuck or started is None:
             self._held = {key: held for key, held in self._held.items() if key[0] != pid}
             with contextlib.suppress(OSError):
@@ -120,7 +124,7 @@ class Holders:
 
     def _read(self) -> None:
         try:
-            names = [name for name in os.listdir(self._directory) if name.startswith(_NAME)]
+            names = [name for name in os.listdir(self._directory) if name.startswith(self._name)]
             if names and not self._ours():
                 return
         except OSError:

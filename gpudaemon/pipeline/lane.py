@@ -48,7 +48,7 @@ class DeviceLane:
     """See the module. All moments are CLOCK_MONOTONIC seconds; `clock` is there for tests.
 
     gone: called when reads say that the device is gone. resting: an idle device may be given the chance to
-    fall asleep.
+    fall asleep. busy_elsewhere: whether calls say that it is not idle.
     """
 
     def __init__(
@@ -76,6 +76,9 @@ class DeviceLane:
         self.hung_since = 0.0
         self.newest = 0.0
         self.answered = False
+        self.unsettled = False
+        """the plan was made with other content of a file than it has now"""
+        self.busy_elsewhere: Callable[[], bool] = lambda: False
         self._gone = gone
         self._may_rest = resting
         self._clock = clock
@@ -102,6 +105,7 @@ class DeviceLane:
         self.next_retry = inf
         self._clients = -1
         self._group_at = [0.0] * GROUPS
+        self._moved_into = [0.0] * GROUPS
         self._fresh_until = 0.0
         self._owed: dict[int, tuple[int, float, float]] = {}
         self._regions = [Region(self._groups[group]) for group in range(DEMOTED)]
@@ -180,8 +184,7 @@ class DeviceLane:
         for group in _BITS[groups]:
             self._owed.pop(group, None)
         if news:
-            for group in _BITS[groups & _CADENCES]:
-                self._regions[group].accept()
+            self._accept(groups, started)
         good += changed
         if self._owed:
             self._take_owed()
@@ -208,11 +211,17 @@ class DeviceLane:
             self._gone()
         self._consider_rest(ended)
 
+    def _accept(self, groups: int, started: float) -> None:
+        """The cadences among `groups` are known as this reading has them, unless files came there since."""
+        for group in _BITS[groups & _CADENCES]:
+            if started > self._moved_into[group]:
+                self._regions[group].accept()
+
     def _read_by(self, group: int, started: float) -> list[File]:
         """The files of `group` as the reader knew them when it began."""
-        if group < DEMOTED:
+        if started > self._moved_into[group]:
             return self._groups[group]
-        # Files move into these groups one by one, perhaps while the group was being read.
+        # Files move one by one, perhaps while the group was being read: their place there holds an old reading.
         return [file for file in self._groups[group] if file.moved < started]
 
     def _changed(self, files: list[File], chain: int) -> list[tuple[File, int, bytes]]:
@@ -250,6 +259,8 @@ class DeviceLane:
                 gone += self._failed(file, length, ended)
             elif self._decode(file, raw):
                 good += 1
+                if file.plan.settles and raw != file.plan.known:
+                    self.unsettled = True
                 if file.followers:
                     following.changed(file, started)
         if followed:
@@ -263,7 +274,7 @@ class DeviceLane:
         memory = self.memory
         for group, (chain, started, ended) in list(self._owed.items()):
             before = memory.begun
-            news = self._changed(self._groups[group], chain)
+            news = self._changed(self._read_by(group, started), chain)
             if any((number - chain) % DEPTH == 0 for number in range(before, memory.begun + 1)):
                 continue  # that copy is being written: the next record finds it whole
             del self._owed[group]
@@ -540,6 +551,10 @@ class DeviceLane:
         if file.followers:
             self._following.regroup()
         self.memory.move(file.index, group)
+        # The reader cannot have known before: what it began until now is without this file.
+        file.moved = self._clock()
+        if group != PARKED:
+            self._moved_into[group] = file.moved
 
     def _read_at(self, file: File) -> float:
         """When a file was last read well: with its group, unless it came there later."""
@@ -613,7 +628,7 @@ class DeviceLane:
             return
         delay = self.values[plan.autosuspend] if plan.autosuspend >= 0 else None
         armed = delay is not None and delay >= 0 and self.power == "active"
-        idle = not any(self.values[index] for index in plan.busy)
+        idle = not any(self.values[index] for index in plan.busy) and not self.busy_elsewhere()
         until = self.rest.look(now, armed=armed, delay=delay or 0.0, idle=idle)
         if until:
             self.memory.rest_until = until

@@ -1,5 +1,6 @@
 """Lanes and the daemon's own figures become a snapshot: immutable, and cheap enough to make at every scrape."""
 
+import mmap
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from gpudaemon import __version__
 from gpudaemon.discovery.inventory import Inventory
 from gpudaemon.drivers import Facts, driver_for
 from gpudaemon.metrics import daemon as rows
-from gpudaemon.metrics import gpu, pcie, runtime_power
+from gpudaemon.metrics import gpu, memory, pcie, runtime_power
 from gpudaemon.metrics.device import NUMA_NODE
 from gpudaemon.model.device import DeviceKind
 from gpudaemon.model.health import STATES as HEALTH
@@ -16,13 +17,16 @@ from gpudaemon.model.health import Report
 from gpudaemon.model.metric import Kind, Metric, Series
 from gpudaemon.model.outcome import Outcome
 from gpudaemon.model.snapshot import Block, DeviceView, Samples, Snapshot
+from gpudaemon.model.tracing import STATES as TRACING
 from gpudaemon.parsers.power_state import RUNTIME_STATUSES
-from gpudaemon.parsers.text import text_or_empty
+from gpudaemon.pipeline.calls import CallLane
 from gpudaemon.pipeline.counts import Counts
 from gpudaemon.pipeline.health import Health, info_prefix
 from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink
+from gpudaemon.pipeline.processes import Processes
 from gpudaemon.pipeline.sampler import Entry, Sampler
+from gpudaemon.pipeline.streams import Streams
 
 __all__ = ["STATES", "Publisher"]
 
@@ -78,7 +82,11 @@ class _Lines:
 
 
 class Publisher:
-    """Makes snapshots of all that the sampler, the inventory and the reader's link know."""
+    """Makes snapshots of all that the sampler, the inventory and the reader's link know.
+
+    of_host: series that belong to no one device, rendered already. processes: who uses the GPUs, None where
+    that is not wanted. streams: what is traced, likewise.
+    """
 
     def __init__(
         self,
@@ -90,10 +98,16 @@ class Publisher:
         clock: Callable[[], float] = time.monotonic,
         wedged: Callable[[], Mapping[str, str]] = dict,
         not_kept: Callable[[], str] = str,
+        of_host: Callable[[], Mapping[Metric, tuple[tuple[str, float], ...]]] = dict,
+        processes: Processes | None = None,
+        streams: Streams | None = None,
     ) -> None:
+        self._processes = processes
+        self._streams = streams
         self._health = Health()
         self._wedged = wedged
         self._not_kept = not_kept
+        self._of_host = of_host
         self._report = Report()
         self._sampler = sampler
         self._inventory = inventory
@@ -126,12 +140,12 @@ class Publisher:
         samples: list[Samples] = []
         views: list[DeviceView] = []
         lines = _Lines(self._prefixes, self._sets, self._started)
+        self._kinds(lines)
         self._own(lines)
         self._missing(lines)
         for id_, entry in self._sampler.entries.items():
-            lane = entry.shown
-            if lane is not None and lane.plan.blocks:
-                part = lane.samples(now)
+            part = entry.samples(now)
+            if part is not None:
                 samples.append(part)
                 self._remember(id_, part)
             lines.since = entry.figures.since
@@ -140,6 +154,11 @@ class Publisher:
                 views.append(self._view(entry, now))
         self._judge(lines, {part.device: part for part in samples}, now)
         own = {metric: tuple(found) for metric, found in lines.rows.items()}
+        own.update(self._of_host())
+        if self._processes is not None:
+            samples += self._processes.samples(now)
+        if self._streams is not None:
+            samples += self._streams.samples(now)
         samples.append(Samples("", _NO_BLOCKS, (), own, lines.created))
         self._newest = Snapshot(
             at=time.time(), version=self._versions, samples=tuple(samples), devices=tuple(views)
@@ -201,12 +220,22 @@ class Publisher:
         for metric, found in known[1]:
             lines.rows.setdefault(metric, []).extend(found)
         lines.created.update(known[2])
+        dropped = lane.series_dropped if lane is not None else 0
+        if self._processes is not None:
+            dropped += self._processes.series_dropped(id_)
+        if dropped:
+            lines.add(rows.SERIES_DROPPED, dropped, id_)
         if lane is not None and lane.newest:
             lines.add(rows.DATA_AGE, now - lane.newest, id_)
         if entry.held is not None:
             lines.add(rows.STUCK_READ_AGE, now - entry.held_since, id_, entry.held[1])
+        elif entry.visitor:
+            lines.add(rows.STUCK_READ_AGE, now - entry.visitor_since, id_, entry.visitor)
         elif lane is not None and lane.hung_file:
             lines.add(rows.STUCK_READ_AGE, now - lane.hung_since, id_, lane.hung_file)
+        for call in entry.calls.values():
+            if call.lane is not None and call.lane.hung_file:
+                lines.add(rows.STUCK_READ_AGE, now - call.lane.hung_since, id_, call.lane.hung_file)
 
     @staticmethod
     def _standing(lines: _Lines, entry: Entry) -> None:
@@ -227,10 +256,10 @@ class Publisher:
         ):
             if value:
                 lines.add(metric, value, id_)
+        for call in entry.calls.values():
+            _call(lines, call)
         if lane is None:
             return
-        if dropped := lane.series_dropped:
-            lines.add(rows.SERIES_DROPPED, dropped, id_)
         if lane.power:
             lines.add_states(runtime_power.POWER_STATE, RUNTIME_STATUSES, lane.power, id_)
         for path, period, cost in lane.demoted():
@@ -248,12 +277,17 @@ class Publisher:
             for metric, prefix in found:
                 lines.rows.setdefault(metric, []).append((prefix, 1))
 
-    def _own(self, lines: _Lines) -> None:
-        link, counts = self._link, self._counts
-        beat = link.heartbeat
+    def _kinds(self, lines: _Lines) -> None:
         kinds = [device.kind for device in self._inventory.devices.values()]
         for kind in DeviceKind:
             lines.add(rows.DEVICES, kinds.count(kind), kind.value)
+        if DeviceKind.MEMORY in kinds:
+            # /proc/vmstat counts in pages of this size.
+            lines.add(memory.PAGE_SIZE, mmap.PAGESIZE)
+
+    def _own(self, lines: _Lines) -> None:
+        link, counts = self._link, self._counts
+        beat = link.heartbeat
         lines.add(rows.BUILD_INFO, 1, __version__, platform.python_version())
         if link.engine:
             lines.add(rows.ENGINE_INFO, 1, link.engine, link.reason)
@@ -272,12 +306,23 @@ class Publisher:
         lines.add(rows.CONFIG_RELOAD_SUCCESS, int(counts.reload_ok and counts.web_ok))
         lines.add(rows.CONFIG_RELOAD_TIMESTAMP, counts.reloaded)
         lines.add(rows.PAUSED, int(self._sampler.paused))
+        if self._processes is not None:
+            _scout(lines, self._processes)
+        if self._streams is not None:
+            _tracer(lines, self._streams)
         for name, cost in counts.processes.items():
             lines.add(rows.PROCESS_CPU, cost.cpu, name)
             lines.add(rows.PROCESS_RESIDENT, cost.resident, name)
             lines.add(rows.PROCESS_THREADS, cost.threads, name)
             if cost.descriptors is not None:
                 lines.add(rows.PROCESS_DESCRIPTORS, cost.descriptors, name)
+        for call, one in self._sampler.call_links.items():
+            lines.add(rows.CALL_UP, int(one.up), call)
+            lines.add(rows.CALL_CPU, one.cpu_seconds, call)
+            if one.engine:
+                lines.add(rows.CALL_INFO, 1, call, one.reason)
+            for reason, count in one.restarts.items():
+                lines.add(rows.CALL_RESTARTS, count, call, reason)
         for metric, by_label in (
             (rows.READER_RESTARTS, link.restarts),
             (rows.UEVENTS, counts.uevents),
@@ -313,8 +358,64 @@ class Publisher:
         return known[1]
 
 
+def _scout(lines: _Lines, processes: Processes) -> None:
+    """How the scout stands and what it saw."""
+    told = processes.told
+    lines.add(rows.SCOUT_UP, int(processes.link.up))
+    for reason, count in processes.link.restarts.items():
+        lines.add(rows.SCOUT_RESTARTS, count, reason)
+    if told:
+        lines.add(rows.SCOUT_CPU, told["cpu"])
+        lines.add(rows.SCOUT_PROCESSES, told["processes"])
+        lines.add(rows.SCOUT_DENIED, told["denied"])
+        lines.add(rows.SCOUT_EVENTS, int(told["events"] == "netlink"))
+        for kind in ("lists", "sweeps", "looks"):
+            lines.add(rows.SCOUT_WORK, told[kind], kind)
+    lines.add(rows.KERNEL_LOG_UP, int(processes.link.up and processes.log.up))
+    lines.add(rows.KERNEL_LOG_RECORDS, processes.log.records)
+    lines.add(rows.KERNEL_LOG_LOST, processes.log.lost)
+
+
+def _tracer(lines: _Lines, streams: Streams) -> None:
+    """How the tracer stands and what it saw."""
+    lines.add(rows.TRACER_UP, int(streams.link.up))
+    for reason, count in streams.link.restarts.items():
+        lines.add(rows.TRACER_RESTARTS, count, reason)
+    if not streams.told:
+        return
+    lines.add(rows.TRACER_CPU, streams.total("cpu"))
+    lines.add(rows.TRACER_EVENTS, streams.total("events"))
+    lines.add(rows.TRACER_LOST, streams.total("lost"))
+    lines.add(rows.TRACER_MALFORMED, streams.total("malformed"))
+    for subject, one in streams.standings.items():
+        for state in TRACING:
+            lines.add(rows.TRACER_STATE, int(state == one.state), subject, state)
+        lines.add(rows.TRACER_INFO, 1, subject, one.recipe, one.reason)
+    for subject, cut in streams.cut.items():
+        lines.add(rows.TRACER_SERIES_DROPPED, cut, subject)
+
+
+def _call(lines: _Lines, call: CallLane) -> None:
+    """How calls of one kind stand with a device; what their answers were is counted like that of files."""
+    id_, kind, figures = call.device.id, call.kind, call.figures
+    for state in STATES:
+        lines.add(rows.CALL_STATE, int(state == call.state.value), id_, kind, state)
+    for outcome, count in figures.reads.items():
+        lines.add(rows.CALLS, count, id_, kind, outcome.value)
+    lines.add(rows.CALL_SECONDS, figures.read_seconds, id_, kind)
+    lines.add(rows.CALL_HANGS, figures.hangs, id_, kind)
+    for reason, count in figures.malformed.items():
+        lines.add(rows.MALFORMED, count, id_, f"{kind}: {reason}")
+    if call.lane is not None:
+        for path, period, cost in call.lane.demoted():
+            lines.add(rows.ATTRIBUTE_PERIOD, period, id_, path)
+            lines.add(rows.ATTRIBUTE_READ_SECONDS, cost, id_, path)
+
+
 def _answered(entry: Entry) -> bool:
     """Whether it is known how the device stands: it was read as planned, or sleeps, hangs or refuses."""
+    if not all(call.settled for call in entry.calls.values()):
+        return False
     if entry.state is not Outcome.STALE:
         # A new plan inherits the state of the one before: `ok` counts once it was read itself.
         return entry.state is not Outcome.OK or entry.lane is None or _was_read(entry.lane)
@@ -322,14 +423,13 @@ def _answered(entry: Entry) -> bool:
 
 
 def _was_read(lane: DeviceLane) -> bool:
-    return lane.answered and (bool(lane.plan.blocks) or len(lane.plan.files) == lane.plan.gated)
+    return lane.answered and not lane.plan.provisional
 
 
 def _identity(entry: Entry) -> Mapping[str, str]:
     """What the driver's identity files say, empty ones left out."""
     facts = entry.facts or {}
-    driver = driver_for(entry.device)
-    found = {label: text_or_empty(facts.get(path)) for label, path in driver.identity.items()}
+    found = driver_for(entry.device).identified(facts)
     return {label: text for label, text in found.items() if text}
 
 

@@ -12,14 +12,18 @@ from dataclasses import dataclass, field
 from gpudaemon.drivers import Facts
 from gpudaemon.model.device import Device
 from gpudaemon.model.outcome import Outcome
+from gpudaemon.model.snapshot import Samples
+from gpudaemon.pipeline.calls import CallLane, Calls
 from gpudaemon.pipeline.figures import Figures
 from gpudaemon.pipeline.holders import Holders
+from gpudaemon.pipeline.joined import Joined
 from gpudaemon.pipeline.lane import DeviceLane
 from gpudaemon.pipeline.link import ReaderLink, Record
 from gpudaemon.pipeline.plan import (
     EVERYTHING,
     DevicePlan,
     Selection,
+    call_plans,
     facts_needed,
     facts_plan,
     make_plan,
@@ -34,17 +38,20 @@ _log = logging.getLogger(__name__)
 
 _CLIENTS_PERIOD = 2.0
 """Seconds between looks for clients while a device rests."""
+_CLIENTS_TOLD = 20.0
+"""Seconds for which nobody need look for clients after others told of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Periods:
-    """Seconds between readings, by cadence, and the deadline of a single read."""
+    """Seconds between readings, by cadence, and the deadlines of a single read and a single call."""
 
     static: float
     slow: float
     normal: float
     fast: float
     deadline: float
+    call_deadline: float = 5.0
 
     def by_group(self) -> list[float]:
         """Periods of the reader's groups: the cadences, the demoted ones, the group of files asked again."""
@@ -62,6 +69,9 @@ class Entry:
     held: (pid, file) of the former reader that holds it; held_since: since when it does.
     told: how many records came of it. former: of the plan before, while facts for the next are read.
     outdated: a new plan waits until the stuck read comes back. paused: nothing is read now.
+    changed: its names are others than when its facts were read.
+    visitor: file of a guest lane that hangs in its driver, since visitor_since; empty for none.
+    calls: what is asked of it besides, by kind. joined: keeps what the samples of all have in common.
     """
 
     device: Device
@@ -74,25 +84,42 @@ class Entry:
     told: int = 0
     former: DeviceLane | None = None
     outdated: bool = False
+    changed: bool = False
     paused: bool = False
+    visitor: str = ""
+    visitor_since: float = 0.0
+    calls: Mapping[str, CallLane] = field(default_factory=dict)
+    joined: Joined = field(default_factory=Joined)
 
     @property
     def shown(self) -> DeviceLane | None:
         """The lane whose values are served."""
         lane = self.lane
-        if lane is None or lane.plan.blocks or self.former is None:
+        if lane is None or not lane.plan.provisional or self.former is None:
             return lane
         return self.former if lane.state in (Outcome.OK, Outcome.STALE) else lane
 
     @property
     def state(self) -> Outcome:
         """How the daemon stands with the device."""
-        if self.held is not None:
+        if self.held is not None or self.visitor:
             return Outcome.HUNG
         state = self.lane.state if self.lane is not None else Outcome.STALE
+        for worse in (Outcome.HUNG, Outcome.GONE):
+            if state is not Outcome.HUNG and any(call.state is worse for call in self.calls.values()):
+                return worse
         if self.paused and state not in (Outcome.HUNG, Outcome.GONE):
             return Outcome.PAUSED
         return state
+
+    def samples(self, now: float) -> Samples | None:
+        """What is known of it now, of files and of calls; None before anything is planned."""
+        lane = self.shown
+        if lane is None or lane.plan.provisional:
+            return None
+        parts = [lane.samples(now)]
+        parts += [call.lane.samples(now) for call in self.calls.values() if call.lane is not None]
+        return self.joined.join(parts)
 
 
 class Sampler:
@@ -100,7 +127,7 @@ class Sampler:
 
     selection: what is wanted of a device. resting: idle devices are given the chance to fall asleep.
     later: calls something in the loop's next round.
-    gone: a device seems to be gone, look again.
+    gone: a device seems to be gone, look again. calls: makes the calls, None for none.
     """
 
     def __init__(
@@ -115,12 +142,15 @@ class Sampler:
         resting: bool = True,
         gone: Callable[[], None] = lambda: None,
         later: Callable[[Callable[[], None]], object] = lambda what: what(),
+        calls: Calls | None = None,
     ) -> None:
+        self._calls = calls
         self._link = link
         self._holders = holders
         self._sysfs = sysfs
         self._procfs = procfs
         self._clients_asked = 0.0
+        self._clients_told = -_CLIENTS_TOLD
         self._periods = periods
         self._selection = selection
         self._resting = resting
@@ -134,10 +164,23 @@ class Sampler:
         self.entries: dict[str, Entry] = {}
         self.stuck_processes = holders.processes(link.pid)
         self.version = 0
+        self.visitors: Callable[[Record], None] = lambda _: None
+        """takes the records of guest lanes (`gpudaemon.pipeline.clients`)"""
+        self.planned: Callable[[], None] = lambda: None
+        """called when every device whose facts are known has its plan"""
+        self.reader_changed: Callable[[], None] = lambda: None
+        """called when a new reader took the lanes of devices"""
         link.on_record = self.take
         link.on_start = self._reader_started
         link.on_lost = self._reader_lost
         link.on_clients = self._clients_seen
+        if calls is not None:
+            calls.news = self._call_news
+
+    @property
+    def call_links(self) -> Mapping[str, ReaderLink]:
+        """The links to processes that make calls, by kind."""
+        return self._calls.links if self._calls is not None else {}
 
     # Devices come and go
 
@@ -152,23 +195,29 @@ class Sampler:
                 self.entries[id_] = entry = Entry(device, paused=self.paused)
                 self._open(entry)
             elif entry.device != device:
+                # Names that come or go beside the others take nothing away from what is known of those.
+                same = (entry.device.path, entry.device.driver) == (device.path, device.driver)
                 entry.device = device
-                entry.facts = None
-                self._plan_anew(entry)
+                entry.changed = True
+                self._plan_anew(entry, keep=same)
 
     def remove(self, id_: str) -> None:
         """A device is gone: everything kept for it goes too."""
         entry = self.entries.pop(id_, None)
         if entry is not None:
             self._close(entry)
+            if self._calls is not None and entry.calls:
+                self._calls.remove(id_)
             self.version += 1
 
     def reconfigure(self, *, periods: Periods, selection: Selection, resting: bool) -> None:
         """Plan every device anew where this is another configuration; what is known stays known meanwhile."""
-        before = (self._periods.deadline, self._selection, self._resting)
+        before = (self._periods.deadline, self._periods.call_deadline, self._selection, self._resting)
         periods_changed = periods != self._periods
         self._periods, self._selection, self._resting = periods, selection, resting
-        if (periods.deadline, selection, resting) != before:
+        if self._calls is not None and periods_changed:
+            self._calls.set_periods(periods.by_group(), periods.call_deadline)
+        if (periods.deadline, periods.call_deadline, selection, resting) != before:
             for entry in self.entries.values():
                 self._plan_anew(entry)
         elif periods_changed:
@@ -182,6 +231,8 @@ class Sampler:
         for entry in self.entries.values():
             entry.paused = paused
         self._link.pause(paused)
+        if self._calls is not None:
+            self._calls.pause(paused)
         self.version += 1
 
     def read_once(self, device: Device, paths: Sequence[str], done: Callable[[Facts], None]) -> None:
@@ -200,6 +251,7 @@ class Sampler:
         kind, code, index, number, groups, _, chain, started, ended = record
         entry = self._by_number.get(number)
         if entry is None or entry.lane is None:
+            self.visitors(record)
             return
         lane = entry.lane
         self.version += 1
@@ -210,6 +262,8 @@ class Sampler:
                 self._gone()
             elif entry.facts is None and groups:
                 self._facts_read(entry, lane)
+            elif lane.unsettled:
+                self._settle_anew(entry, lane)
         elif kind in (RecordKind.POWER, RecordKind.RESTING):
             lane.withheld(chain, ended, resting=kind == RecordKind.RESTING)
         elif kind == RecordKind.HUNG:
@@ -220,6 +274,29 @@ class Sampler:
             self._note_stuck()
             if entry.outdated:
                 self._plan_anew(entry)
+        if entry.calls:
+            self._rest_calls(entry)
+
+    def next_number(self) -> int:
+        """A number for a lane that nobody else has."""
+        self._numbers += 1
+        return self._numbers
+
+    def clients_told(self, descriptors: Mapping[str, int], now: float) -> None:
+        """Open descriptors by node, from somebody who keeps looking: the reader need not."""
+        self._clients_told = now
+        self._clients_seen(descriptors)
+
+    def visitor_hangs(self, entry: Entry, path: str, since: float) -> None:
+        """A file of a guest lane hangs in a device's driver, or, with an empty path, it came back."""
+        entry.visitor, entry.visitor_since = path, since
+        entry.told += 1
+        self.version += 1
+        if path:
+            entry.figures.hangs += 1
+            entry.figures.count(Outcome.HUNG)
+            _log.warning("read hangs, device quarantined", extra={"device": entry.device.id, "attribute": path})
+        self._note_stuck()
 
     def tick(self, now: float) -> bool:
         """Now and then: files asked again, devices released by former readers, a silent reader replaced.
@@ -239,10 +316,13 @@ class Sampler:
             elif lane.state is Outcome.HUNG:
                 waiting = True
         self._check_held()
-        if resting and not self.paused and now - self._clients_asked >= _CLIENTS_PERIOD:
+        told = now - self._clients_told < _CLIENTS_TOLD
+        if resting and not told and not self.paused and now - self._clients_asked >= _CLIENTS_PERIOD:
             self._clients_asked = now
             self._link.ask_clients(self._procfs)
         self._link.watch(now)
+        if self._calls is not None and self._calls.tick(now):
+            waiting = True
         return waiting or resting
 
     # Within
@@ -260,15 +340,17 @@ class Sampler:
             )
             return
         entry.held = None
+        if entry.changed:
+            entry.facts, entry.changed = None, False
         needed = facts_needed(entry.device, self._selection)
         if entry.facts is None and needed:
             self._send(entry, facts_plan(entry.device, needed))
         else:
             entry.facts = entry.facts or {}
-            self._send(entry, make_plan(entry.device, entry.facts, self._selection))
+            self._plan(entry, entry.facts)
 
-    def _plan_anew(self, entry: Entry) -> None:
-        """The device or the configuration is another one.
+    def _plan_anew(self, entry: Entry, *, keep: bool = True) -> None:
+        """The device or the configuration is another one. keep: what is known is served until it is known anew.
 
         A device that hangs waits: a further lane would leave one more read in its driver.
         """
@@ -279,14 +361,50 @@ class Sampler:
         if (
             lane is not None
             and facts is not None
+            and not entry.changed
             and set(facts_needed(entry.device, self._selection)) <= set(facts)
         ):
             self._queue(entry, lane)
         else:
             self._close(entry)
-            entry.former = lane if facts is not None else None
-            entry.facts = None
+            former = lane if facts is not None else entry.former
+            entry.former = former if keep else None
+            entry.facts, entry.changed = None, False
             self._open(entry)
+
+    def _settle_anew(self, entry: Entry, lane: DeviceLane) -> None:
+        """A file the plan rests on says something else now: read the facts again; what is known stays known.
+
+        Names may be others as well: sysfs is looked at again too.
+        """
+        self._gone()
+        self._close(entry)
+        entry.former, entry.facts = lane, None
+        self._open(entry)
+
+    def _plan(self, entry: Entry, facts: Facts) -> None:
+        """All is known that a plan takes: have the device read, and called."""
+        plan = make_plan(entry.device, facts, self._selection)
+        self._send(entry, plan)
+        if self._calls is None or not (self._selection.calls or entry.calls):
+            return
+        plans = call_plans(entry.device, facts, self._selection, plan)
+        if plans or entry.calls:
+            entry.calls = self._calls.set(entry.device, plans, entry.created)
+            self._rest_calls(entry)
+            assert entry.lane is not None
+            entry.lane.busy_elsewhere = lambda: any(call.busy() for call in entry.calls.values())
+
+    def _rest_calls(self, entry: Entry) -> None:
+        """A device that is left alone is not called either."""
+        if entry.lane is not None and self._calls is not None:
+            self._calls.rest(entry.device.id, entry.lane.memory.rest_until)
+
+    def _call_news(self, id_: str) -> None:
+        entry = self.entries.get(id_)
+        if entry is not None:
+            self.version += 1
+            entry.told += 1
 
     def _send(self, entry: Entry, plan: DevicePlan) -> None:
         """Make a lane for `plan` and hand it to the reader."""
@@ -300,7 +418,7 @@ class Sampler:
         )
         for lane in before:
             entry.lane.inherit(lane)
-        if plan.blocks:
+        if not plan.provisional:
             entry.former = None
         if len(plan.files) == plan.gated:
             # Nothing to read, as of a partition: the reader never answers for it, and nothing is wanting.
@@ -308,7 +426,7 @@ class Sampler:
         self._by_number[number] = entry
 
     def _memory(self, plan: DevicePlan, number: int, groups: Sequence[int]) -> LaneMemory:
-        description = reader_plan(plan, number, self._sysfs, self._periods.deadline)
+        description = reader_plan(plan, number, self._sysfs, self._periods.deadline, procfs=self._procfs)
         descriptor = LaneMemory.create(description, groups, self._periods.by_group())
         memory = LaneMemory(descriptor)
         self._link.send_lane(descriptor)
@@ -346,18 +464,16 @@ class Sampler:
         loop, so that it serves others in between.
         """
         entry, lane = self._planning.popleft()
-        if self._planning:
-            self._later(self._plan_next)
+        self._later(self._plan_next if self._planning else self.planned)
         if entry.lane is not lane or entry.facts is None:
             return
         if lane.state is Outcome.HUNG:
             entry.outdated = True
             return
         entry.outdated = False
-        plan = make_plan(entry.device, entry.facts, self._selection)
         self._by_number.pop(lane.number, None)
         self._link.drop_lane(lane.number)
-        self._send(entry, plan)
+        self._plan(entry, entry.facts)
 
     def _note_stuck(self) -> None:
         hung = {
@@ -366,7 +482,11 @@ class Sampler:
             if entry.lane is not None and entry.lane.hung_file
         }
         stuck = {id_: lane.hung_file for id_, lane in hung.items()}
-        self._holders.note(self._link.pid, stuck, {id_: lane.hung_since for id_, lane in hung.items()})
+        since = {id_: lane.hung_since for id_, lane in hung.items()}
+        for id_, entry in self.entries.items():
+            if entry.visitor and id_ not in stuck:
+                stuck[id_], since[id_] = entry.visitor, entry.visitor_since
+        self._holders.note(self._link.pid, stuck, since)
 
     def _check_held(self) -> None:
         held: Mapping[str, tuple[int, str]] = self._holders.held(self._link.pid)
@@ -381,6 +501,8 @@ class Sampler:
         for entry in self.entries.values():
             if entry.lane is not None:
                 entry.lane.clients(sum(descriptors.get(node, 0) for node in entry.device.nodes))
+                if entry.calls:
+                    self._rest_calls(entry)
 
     def _reader_lost(self, _: int) -> None:
         """Nobody reads now. Values age by the ordinary rule; stuck lanes wait for their reader to end."""
@@ -400,3 +522,4 @@ class Sampler:
                 lane = entry.lane
                 lane.adopt(self._numbers, self._memory(lane.plan, self._numbers, lane.groups()))
                 self._by_number[self._numbers] = entry
+        self.reader_changed()

@@ -9,5 +9,6 @@ So every kernel file is opened and read here, in a child with no network, no dec
     probe     whether io_uring is to be had here, tried in a child of its own
     lanes     one lane per device: power gate, open, read, quarantine, resumption
     process   the reader's main loop            launcher  starts readers, keeps the rights they need
+    child     how every child of the launcher begins and ends
     clients   who has a GPU open    rights    capabilities: what each process keeps and drops
 """

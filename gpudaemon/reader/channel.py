@@ -11,6 +11,7 @@ Memory of a lane with n files, little endian, native alignment:
     24   u64 finished   number of the chain last finished
     32   f64 rest until CLOCK_MONOTONIC; before it only the power state is read (written by the server)
     40   u32 version    raised by the server when groups or periods change
+    44   u32 calling    1 while a call of this lane is under way, where calls are made
     64   f64 period[16] seconds, by group (written by the server)
     192  f32 cost[n]    seconds the last slow read took
          u8  group[n]   group of each file; PARKED: not read (written by the server)
@@ -21,7 +22,8 @@ Memory of a lane with n files, little endian, native alignment:
 
 Chain number c writes copy c modulo DEPTH, so the last readings are all there: the server need not be woken for
 each, and one that is late loses none. A torn reading cannot be taken for a good one: the server copies what it
-wants and then checks that `begun` is not DEPTH or more ahead of the number in the record.
+wants and then checks that `begun` is not DEPTH or more ahead of the number in the record. A plan may ask for
+another `depth`: what is read each few seconds needs fewer copies.
 """
 
 import fcntl
@@ -55,7 +57,7 @@ OPEN_ERROR = 1000
 """Added to the errno of a failed open, to tell it from that of a failed read."""
 
 _HEADER = struct.Struct("=IIQ")
-_BEGUN, _REST, _VERSION, _PERIODS, _ARRAYS = 16, 32, 40, 64, 192
+_BEGUN, _REST, _VERSION, _CALLING, _PERIODS, _ARRAYS = 16, 32, 40, 44, 64, 192
 
 RECORD = struct.Struct("=BBHIIIQdd")
 """kind, code, file index, lane, groups (bit mask), spare, chain number, started, ended (CLOCK_MONOTONIC)"""
@@ -81,6 +83,14 @@ class RecordKind:
 
 def _align(offset: int, to: int) -> int:
     return (offset + to - 1) // to * to
+
+
+def _depth(plan: Any) -> int:
+    """Copies of a plan's memory; raises ValueError where that is no number of copies."""
+    depth = plan.get("depth", DEPTH) if isinstance(plan, dict) else None
+    if type(depth) is not int or not 2 <= depth <= DEPTH:
+        raise ValueError("lane plan has a depth that is none")
+    return depth
 
 
 def _limits(plan: Any, count: int) -> Sequence[int]:
@@ -113,8 +123,9 @@ class LaneMemory:
         self.count = count
         self.plan: dict[str, Any] = json.loads(bytes(view[offset : offset + length]))
         limits = _limits(self.plan, count)
+        self.depth = _depth(self.plan)
         first, self.stride, self.offsets = _layout(limits)
-        if first + DEPTH * self.stride > offset:
+        if first + self.depth * self.stride > offset:
             raise ValueError("lane files do not fit their memory")
         self._first = first
         self._view = view
@@ -124,22 +135,25 @@ class LaneMemory:
         self._counters = view[_BEGUN : _BEGUN + 16].cast("Q")
         self._rest = view[_REST : _REST + 8].cast("d")
         self._version = view[_VERSION : _VERSION + 4].cast("I")
+        self._calling = view[_CALLING : _CALLING + 4].cast("I")
         self.periods = view[_PERIODS : _PERIODS + 8 * GROUPS].cast("d")
         self.costs = view[costs:groups].cast("f")
         self.groups = view[groups : groups + count]
         self.lengths = tuple(
-            view[base : base + 4 * count].cast("i") for base in (self.base(copy) for copy in range(DEPTH))
+            view[base : base + 4 * count].cast("i") for base in (self.base(copy) for copy in range(self.depth))
         )
 
     @staticmethod
     def create(plan: dict[str, Any], groups: Sequence[int], periods: Sequence[float]) -> int:
         """A sealed memory file that holds `plan`; returns its descriptor.
 
-        plan: `lane`, `device`, `deadline`, `gate` (whether file 0 is the power state), `paths`, `limits`.
+        plan: `lane`, `device`, `deadline`, `gate` (whether file 0 is the power state), `paths`, `limits`, and
+        where it applies `depth` and `guest` (see `lanes`) and `long`, numbers of the files that are read until
+        their end.
         """
         count = len(plan["paths"])
         first, stride, _ = _layout(plan["limits"])
-        end = first + DEPTH * stride
+        end = first + _depth(plan) * stride
         text = json.dumps(plan).encode()
         descriptor = os.memfd_create("gpudaemon-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -184,6 +198,15 @@ class LaneMemory:
     def version(self) -> int:
         return self._version[0]
 
+    @property
+    def calling(self) -> bool:
+        """Whether a call is under way: it stays so where the process ends in it."""
+        return bool(self._calling[0])
+
+    @calling.setter
+    def calling(self, calling: bool) -> None:
+        self._calling[0] = calling
+
     def move(self, index: int, group: int) -> None:
         """Put one file into `group`; the reader follows at its next tick."""
         self.groups[index] = group
@@ -197,7 +220,7 @@ class LaneMemory:
 
     def base(self, chain: int) -> int:
         """Where in `map` the copy begins that chain number `chain` writes: its lengths, then its slots."""
-        return self._first + chain % DEPTH * self.stride
+        return self._first + chain % self.depth * self.stride
 
     def slots(self, copy: int) -> list[memoryview]:
         """A writable view of each file's buffer in one copy."""
@@ -209,7 +232,7 @@ class LaneMemory:
 
     def intact(self, chain: int) -> bool:
         """Whether what chain number `chain` wrote is still there; to be asked after copying it."""
-        return self.begun - chain < DEPTH
+        return self.begun - chain < self.depth
 
     def content(self, chain: int, index: int, length: int) -> bytes:
         """A copy of the first `length` bytes of a file's slot, as chain number `chain` left it."""

@@ -28,7 +28,7 @@ class Chain:
     """Files of one lane to be opened or read in order.
 
     indexes: which files of the lane. paths: for OPEN; descriptors and buffers: for READ and GATE, each buffer
-    in a tuple of its own, as preadv(2) wants it.
+    in a tuple of its own, as preadv(2) wants it. offset: where in the files a READ begins.
     results: after the end, per file: a descriptor (OPEN) or a length (READ), or -errno.
     costs: seconds from the previous completion to this one.
     position: how many are through. progress: CLOCK_MONOTONIC of the last completion, or of the start.
@@ -40,6 +40,7 @@ class Chain:
         "costs",
         "descriptors",
         "indexes",
+        "offset",
         "owner",
         "paths",
         "position",
@@ -59,6 +60,7 @@ class Chain:
         paths: Sequence[bytes] = (),
         descriptors: Sequence[int] = (),
         buffers: Sequence[memoryview] = (),
+        offset: int = 0,
     ) -> None:
         self.owner = owner
         self.step = step
@@ -66,6 +68,7 @@ class Chain:
         self.paths = tuple(paths)
         self.descriptors = list(descriptors)
         self.buffers = tuple((buffer,) for buffer in buffers)
+        self.offset = offset
         self.prepared: Any = None
         self.reset()
 

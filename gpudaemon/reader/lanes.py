@@ -7,6 +7,11 @@
 The power state is read, and its content seen, before anything else of a device is submitted. A lane whose
 read passes its deadline is quarantined: nothing new is submitted there, its buffers live until the kernel
 gives them back, and it resumes by itself.
+
+A device may have a guest besides: a lane whose files are not of the device but lead into its driver, such as
+the fdinfo of GPU clients. There is still one read at a time in the device: a guest and the device's own lane
+wait for each other, the guest gives way after every few files, and where one of them is quarantined the other
+one begins nothing.
 """
 
 import enum
@@ -16,7 +21,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 
-from gpudaemon.model.forbidden import is_forbidden
+from gpudaemon.model.forbidden import GATED, is_forbidden
 from gpudaemon.reader.channel import DEMOTED, DEPTH, GROUPS, OPEN_ERROR, PARKED, RECORD, LaneMemory, RecordKind
 from gpudaemon.reader.engine import Chain, Engine, Step
 
@@ -24,7 +29,7 @@ __all__ = ["KEEP_OPEN", "Lane", "Lanes"]
 
 KEEP_OPEN = 60.0
 """Files read at least this often (seconds) stay open between readings; others are closed again."""
-_READABLE = (b"active\n", b"unsupported\n")
+READABLE = (b"active\n", b"unsupported\n")
 """Power states in which a device may be read. "unsupported" is the PM core's word for runtime power
 management switched off (drivers/base/power/sysfs.c), which counts as active."""
 _ASLEEP_PERIOD = 1.0
@@ -37,6 +42,8 @@ _GATHER = 0.02
 """Seconds for which records of one tick are gathered, however long the tick takes."""
 _PATIENCE = 0.2
 """Seconds a record of files read many times a second may wait."""
+_GUEST_CHAIN = 32
+"""Files a guest has read before it gives way."""
 _SLOW_CHAIN = 0.01
 """Seconds from which a chain's costs are worth telling: the server looks at those of slow chains only."""
 
@@ -64,16 +71,23 @@ class Batch:
 
 
 class Lane:
-    """One device's files and what is going on with them."""
+    """One device's files and what is going on with them. release: closes a descriptor."""
 
-    def __init__(self, memory: LaneMemory, now: float) -> None:
+    def __init__(self, memory: LaneMemory, now: float, release: Callable[[int], None] = os.close) -> None:
         plan = memory.plan
         self.number: int = plan["lane"]
         self.deadline: float = plan["deadline"]
         self.gated: bool = plan["gate"]
+        self.device: str = plan["device"]
+        self.guest: bool = plan.get("guest", False)
+        self.long = frozenset(plan.get("long", ()))
+        self.parts: list[int] = []
+        """long files that may go on after what was read of them"""
         self.memory = memory
         self.paths = [os.fsencode(path) for path in plan["paths"]]
-        self.refused = [is_forbidden(path) for path in plan["paths"]]
+        self.refused = [
+            is_forbidden(path) and not (self.gated and path.endswith(f"/{GATED}")) for path in plan["paths"]
+        ]
         self.descriptors = [-1] * memory.count
         self.state = _State.IDLE
         self.chain: Chain | None = None
@@ -83,9 +97,12 @@ class Lane:
         self.due_groups = 0
         self.started = 0.0
         self.wake = now
+        self.resumes_at = now
+        self.gave_way = 0.0
+        self._release = release
         self.version = -1
         self.copy = 0
-        self._slots = [memory.slots(copy) for copy in range(DEPTH)]
+        self._slots = [memory.slots(copy) for copy in range(memory.depth)]
         self._chains: dict[tuple[Step, int, tuple[int, ...]], Chain] = {}
         self._files: list[list[int]] = []
         self._periods: Sequence[float] = ()
@@ -155,9 +172,22 @@ class Lane:
                 if mask >> group & 1:
                     together += self._files[group]
                     groups |= 1 << group
-            made = [self._batch(together, groups)] if together else []
+            if self.guest:
+                made = self._pieces(together, groups)
+            else:
+                made = [self._batch(together, groups)] if together else []
             made += [self._batch(self._files[g], 1 << g) for g in range(DEMOTED, GROUPS) if mask >> g & 1]
             self._batches[mask] = made
+        return made
+
+    def _pieces(self, indexes: list[int], groups: int) -> list[Batch]:
+        """Batches of a few files each. The last one tells of the groups; `rare` files are closed after each."""
+        parts = [indexes[at : at + _GUEST_CHAIN] for at in range(0, len(indexes), _GUEST_CHAIN)]
+        made = [self._batch(part, groups) for part in parts]
+        for batch in made:
+            batch.rare = tuple(index for index in batch.rare if index in batch.indexes)
+        for batch in made[:-1]:
+            batch.groups = 0
         return made
 
     def _batch(self, indexes: list[int], groups: int) -> Batch:
@@ -180,10 +210,20 @@ class Lane:
             )
         return chain
 
+    def rest_of(self, index: int) -> Chain | None:
+        """A chain over what follows of a long file into the present copy; None where nothing more fits."""
+        length = self.lengths[index]
+        buffer = self._slots[self.copy][index][length:]
+        if not len(buffer):
+            return None
+        return Chain(
+            self, Step.READ, (index,), descriptors=[self.descriptors[index]], buffers=[buffer], offset=length
+        )
+
     def close(self, index: int) -> None:
         """Close one file; chains made for its descriptor go with it."""
         if self.descriptors[index] >= 0:
-            os.close(self.descriptors[index])
+            self._release(self.descriptors[index])
             self.descriptors[index] = -1
             self._chains = {key: chain for key, chain in self._chains.items() if index not in key[2]}
             for batches in self._batches.values():
@@ -217,11 +257,22 @@ class Lanes:
     """All lanes: starts what is due, watches deadlines, tells the server.
 
     send: takes one packet of records. overdue: called when a lane becomes idle after its next tick was due,
-    from whatever thread it ran on. Every method runs under the engine's lock.
+    from whatever thread it ran on. release: closes a descriptor. let_go: what is open keeps a device from
+    falling asleep, so of one that is asleep or shall be nothing stays open but the power state. Every method
+    runs under the engine's lock.
     """
 
-    def __init__(self, send: Callable[[bytes], None], overdue: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        overdue: Callable[[], None],
+        *,
+        release: Callable[[int], None] = os.close,
+        let_go: bool = False,
+    ) -> None:
         self._send = send
+        self._release = release
+        self._let_go = let_go
         self._overdue = overdue
         self._records: list[bytes] = []
         self._oldest = 0.0
@@ -229,6 +280,7 @@ class Lanes:
         self._waiting: dict[int, int] = {}
         self._next = 0.0
         self._paused = False
+        self._guests: dict[str, list[Lane]] = {}
         self.lanes: dict[int, Lane] = {}
         self.engine: Engine | None = None
 
@@ -239,8 +291,10 @@ class Lanes:
 
     def add(self, memory: LaneMemory) -> None:
         """Take a lane in; its first reading is due at once."""
-        lane = Lane(memory, time.monotonic())
+        lane = Lane(memory, time.monotonic(), self._release)
         self.lanes[lane.number] = lane
+        if lane.guest:
+            self._guests.setdefault(lane.device, []).append(lane)
         self._next = 0.0
         assert self.engine is not None
         self.engine.set_lanes(len(self.lanes))
@@ -276,6 +330,9 @@ class Lanes:
                 if self._paused:
                     continue
                 if lane.wake <= now + _EPSILON:
+                    if self._guests and self._held_up(lane, now):
+                        # Whoever has the device now says so when it is through.
+                        continue
                     self._begin(lane, now)
             elif lane.state is _State.RUNNING:
                 chain = lane.chain
@@ -283,6 +340,25 @@ class Lanes:
                     self._quarantine(lane, chain, now)
             moment = min(moment, self._moment_of(lane, now))
         self._next = moment
+
+    def _held_up(self, lane: Lane, now: float) -> bool:
+        """Whether somebody else has the device, or is to have it first: of guest and host one waits."""
+        if not lane.guest:
+            return any(guest.state is not _State.IDLE for guest in self._guests.get(lane.device, ()))
+        for other in self.lanes.values():
+            if other.device == lane.device and other is not lane:
+                if other.state is not _State.IDLE:
+                    return True
+                if lane.pending and not other.guest and other.started < lane.gave_way and other.wake <= now:
+                    return True
+        return False
+
+    def _free(self, lane: Lane) -> None:
+        """A lane is idle; one that waited for it may begin."""
+        lane.state = _State.IDLE
+        if lane.device in self._guests:
+            self._next = 0.0
+            self._overdue()
 
     @staticmethod
     def _moment_of(lane: Lane, now: float) -> float:
@@ -309,7 +385,7 @@ class Lanes:
         if lane.closing:
             if chain.step is Step.OPEN:
                 _keep_descriptors(lane, chain)
-            lane.state = _State.IDLE
+            self._free(lane)
             self._forget(lane)
         elif lane.state is _State.QUARANTINED:
             self._resume(lane, chain)
@@ -336,15 +412,19 @@ class Lanes:
             self._send(packet)
 
     def _begin(self, lane: Lane, now: float) -> None:
-        mask = lane.take_due(now)
+        if lane.pending:
+            # A guest that gave way: it goes on where it was.
+            lane.wake = lane.resumes_at
+        mask = lane.due_groups if lane.pending else lane.take_due(now)
         if not mask:
             return
         lane.state = _State.RUNNING
-        lane.due_groups = mask
         lane.started = now
-        lane.count += 1
-        lane.copy = lane.count % DEPTH
-        lane.memory.begun = lane.count
+        if not lane.pending:
+            lane.due_groups = mask
+            lane.count += 1
+            lane.copy = lane.count % lane.memory.depth
+            lane.memory.begun = lane.count
         if not lane.gated:
             self._pass(lane)
         elif lane.descriptors[0] < 0:
@@ -367,7 +447,7 @@ class Lanes:
                 return
             # The file is there but cannot be read: the state is not known, so nothing else is touched.
             self._withhold(lane, RecordKind.POWER)
-        elif lane.state_text(length) not in _READABLE:
+        elif lane.state_text(length) not in READABLE:
             self._withhold(lane, RecordKind.POWER)
         elif lane.memory.rest_until > time.monotonic():
             self._withhold(lane, RecordKind.RESTING)
@@ -379,13 +459,17 @@ class Lanes:
         if kind == RecordKind.POWER:
             # The server knows nothing of this device any more: when it wakes, its rare files are due too.
             lane.all_due(now)
+        if self._let_go:
+            for index in range(1, lane.memory.count):
+                lane.close(index)
         lane.postpone(lane.due_groups, now)
         self._next = min(self._next, lane.wake)
         self._end(lane, kind)
 
     def _pass(self, lane: Lane) -> None:
         """The device may be read: open what is closed, then read, one batch after the other."""
-        lane.pending = lane.batches(lane.due_groups).copy()
+        if not lane.pending:
+            lane.pending = lane.batches(lane.due_groups).copy()
         self._next_batch(lane)
 
     def _next_batch(self, lane: Lane) -> None:
@@ -428,6 +512,9 @@ class Lanes:
         self._start(lane, chain)
 
     def _read_done(self, lane: Lane, chain: Chain) -> None:
+        if chain.offset:
+            self._part_done(lane, chain)
+            return
         memory, results, indexes = lane.memory, chain.results, chain.indexes
         first, last = indexes[0], indexes[-1]
         if last - first == len(indexes) - 1:
@@ -443,6 +530,31 @@ class Lanes:
                 if length < 0:
                     # The server parks what fails; what it asks for again is opened anew.
                     lane.close(index)
+        if lane.long:
+            lane.parts = [index for index in indexes if index in lane.long and lane.lengths[index] > 0]
+            self._next_part(lane)
+        else:
+            self._batch_done(lane)
+
+    def _part_done(self, lane: Lane, chain: Chain) -> None:
+        """A part of a long file is here; one of nothing is its end."""
+        (index,), (result,) = chain.indexes, chain.results
+        if result > 0:
+            lane.lengths[index] = chain.offset + result
+        else:
+            lane.parts.remove(index)
+            if result < 0:
+                lane.lengths[index] = result
+                lane.close(index)
+        self._next_part(lane)
+
+    def _next_part(self, lane: Lane) -> None:
+        while lane.parts and not lane.closing:
+            chain = lane.rest_of(lane.parts[0])
+            if chain is not None:
+                self._start(lane, chain)
+                return
+            lane.parts.pop(0)
         self._batch_done(lane)
 
     def _batch_done(self, lane: Lane) -> None:
@@ -450,16 +562,27 @@ class Lanes:
         for index in batch.rare:
             lane.close(index)
         lane.memory.finished = lane.count
-        self._record(lane, RecordKind.FINISHED, groups=batch.groups)
-        if lane.pending and not lane.closing:
+        if batch.groups or not lane.guest:
+            self._record(lane, RecordKind.FINISHED, groups=batch.groups)
+        if lane.guest and lane.pending and not lane.closing and self._host_waits(lane):
+            lane.resumes_at, lane.wake = lane.wake, 0.0
+            lane.gave_way = time.monotonic()
+            self._free(lane)
+        elif lane.pending and not lane.closing:
             lane.started = time.monotonic()
             self._next_batch(lane)
         else:
             lane.pending.clear()
             self._idle(lane)
 
+    def _host_waits(self, guest: Lane) -> bool:
+        now = time.monotonic() + _EPSILON
+        return any(
+            lane.wake <= now for lane in self.lanes.values() if lane.device == guest.device and not lane.guest
+        )
+
     def _idle(self, lane: Lane) -> None:
-        lane.state = _State.IDLE
+        self._free(lane)
         if lane.wake <= time.monotonic():
             self._next = 0.0
             self._overdue()
@@ -479,7 +602,7 @@ class Lanes:
             _keep_descriptors(lane, chain)
         lane.close_all()
         lane.pending.clear()
-        lane.state = _State.IDLE
+        self._free(lane)
         lane.all_due(time.monotonic())
         self._record(lane, RecordKind.RESUMED)
         self._next = 0.0
@@ -487,7 +610,8 @@ class Lanes:
 
     def _end(self, lane: Lane, kind: int, *, code: int = 0) -> None:
         lane.memory.finished = lane.count
-        lane.state = _State.IDLE
+        lane.pending.clear()
+        self._free(lane)
         self._record(lane, kind, code=code)
 
     def _record(
@@ -511,6 +635,12 @@ class Lanes:
     def _forget(self, lane: Lane) -> None:
         lane.forget()
         self.lanes.pop(lane.number, None)
+        if lane.guest:
+            guests = self._guests[lane.device]
+            guests.remove(lane)
+            if not guests:
+                del self._guests[lane.device]
+            self._next = 0.0
         assert self.engine is not None
         self.engine.forget(lane)
 

@@ -16,7 +16,8 @@ import sys
 __all__ = ["probe"]
 
 _SYSCTL = "/proc/sys/kernel/io_uring_disabled"
-_TIMEOUT = 10.0
+_TIMEOUT = 30.0
+"""Seconds; a host whose processors are all busy takes more than ten to import the binding."""
 
 
 def probe() -> tuple[bool, str]:

@@ -6,38 +6,38 @@ io_uring, threads, HEARTBEAT the seconds between heartbeats. The process ends wh
 
 Packets from the server are JSON objects: {"lane": true} with the lane's memory as a descriptor, {"drop": n},
 {"clients": procfs}, {"pause": whether}, {"processors": numbers, none for all}. Packets to the server are
-records (see `channel`) or JSON objects: {"engine": name, "reason": why} at the start,
-{"clients": {node: descriptors}, "denied": processes} in answer.
+records (see `channel`) or JSON objects: {"engine": name, "reason": why, "thread": number of one that ends with
+the process} at the start, {"clients": {node: descriptors}, "denied": processes} in answer.
 """
 
 import array
 import contextlib
-import ctypes
 import gc
 import json
 import os
 import resource
 import select
-import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from gpudaemon.model.rights import TIERS
 from gpudaemon.reader.channel import RECORD, LaneMemory, RecordKind
+from gpudaemon.reader.child import begin_child, run_until_left
 from gpudaemon.reader.clients import scan_clients
 from gpudaemon.reader.engine import Engine
 from gpudaemon.reader.lanes import Lanes
-from gpudaemon.reader.rights import keep_only
 from gpudaemon.reader.threads import ThreadEngine
 
-__all__ = ["Reader", "choose_engine"]
+__all__ = ["Reader", "choose_engine", "prepare"]
 
 _PACKET = 65536
 _SWITCH = 0.001
-_PR_SET_PDEATHSIG = 1
+_SMALL_STACK = 1 << 18
 
 
 def choose_engine(wanted: str, lanes: Lanes, lock: threading.RLock) -> tuple[Engine, str]:
@@ -62,9 +62,20 @@ def choose_engine(wanted: str, lanes: Lanes, lock: threading.RLock) -> tuple[Eng
 
 
 class Reader:
-    """Owns every open kernel file, the lanes and the engine."""
+    """Owns every open kernel file, the lanes and the engine.
 
-    def __init__(self, channel: socket.socket, wanted: str, heartbeat: float) -> None:
+    engine: makes the engine and says why that one. release, let_go: see `Lanes`.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        engine: Callable[[Lanes, threading.RLock], tuple[Engine, str]],
+        heartbeat: float,
+        *,
+        release: Callable[[int], None] = os.close,
+        let_go: bool = False,
+    ) -> None:
         self._channel = channel
         self._dropped = 0
         self._period = heartbeat
@@ -72,16 +83,16 @@ class Reader:
         self._scanning: threading.Thread | None = None
         self._dropped_lane = False
         self._lock = threading.RLock()
-        self._lanes = Lanes(self._send, self._wake)
+        self._lanes = Lanes(self._send, self._wake, release=release, let_go=let_go)
         self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.engine, reason = choose_engine(wanted, self._lanes, self._lock)
+        self.engine, reason = engine(self._lanes, self._lock)
         self._lanes.engine = self.engine
         self._poll = select.epoll()
         self._poll.register(channel.fileno(), select.EPOLLIN)
         self._poll.register(self._woken, select.EPOLLIN)
         if self.engine.descriptor() >= 0:
             self._poll.register(self.engine.descriptor(), select.EPOLLIN)
-        hello = {"engine": self.engine.name, "reason": reason}
+        hello = {"engine": self.engine.name, "reason": reason, "thread": _witness()}
         channel.send(json.dumps(hello).encode())
 
     def run(self) -> None:
@@ -218,23 +229,38 @@ def _receive_packet(channel: socket.socket) -> tuple[bytes, list[int]]:
     return packet, descriptors
 
 
-def _main() -> None:
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    tier, wanted, heartbeat = sys.argv[2], sys.argv[3], float(sys.argv[4])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_only(TIERS[tier])
+def _witness() -> int:
+    """A thread that does nothing until the process ends, and then ends at once, whatever others are stuck in.
+
+    Returns its number in the kernel. The main thread cannot tell: of the thread engine it may be the one in the
+    driver, of io_uring it waits for the ring (kernel/exit.c, do_exit: io_uring_files_cancel).
+    """
+    before = threading.stack_size(_SMALL_STACK)
+    try:
+        thread = threading.Thread(target=threading.Event().wait, name="witness", daemon=True)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    number = thread.native_id
+    assert number is not None
+    return number
+
+
+def prepare(capabilities: Iterable[str]) -> None:
+    """Make this process a reader: it ends with its launcher, keeps these capabilities and opens many files."""
+    begin_child(capabilities)
     # A scan of processes must not keep the loop from the interpreter for long.
     sys.setswitchinterval(_SWITCH)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        Reader(channel, wanted, heartbeat).run()
-    except (BrokenPipeError, ConnectionResetError):
-        os._exit(0)
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        os._exit(70)
+
+
+def _main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    tier, wanted, heartbeat = sys.argv[2], sys.argv[3], float(sys.argv[4])
+    # To write is the tracer's alone.
+    prepare(set(TIERS[tier]) - {"CAP_DAC_OVERRIDE"})
+    run_until_left(lambda: Reader(channel, partial(choose_engine, wanted), heartbeat))
 
 
 if __name__ == "__main__":

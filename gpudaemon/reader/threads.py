@@ -142,7 +142,7 @@ class ThreadEngine:
         chain.started = chain.progress = time.monotonic()
         self._running[me] = chain
         try:
-            _perform(chain)
+            self.perform(chain)
         finally:
             with self._lock:
                 del self._running[me]
@@ -153,6 +153,10 @@ class ThreadEngine:
                 self.finished(chain)
                 if me != self._leader:
                     self.quiet()
+
+    def perform(self, chain: Chain) -> None:
+        """Open or read the files of `chain` in order, noting the result of each and what each read cost."""
+        _perform(chain)
 
     def forget(self, owner: object) -> None:
         """A lane is gone: so is what is remembered of it."""
@@ -184,18 +188,17 @@ class ThreadEngine:
 
 
 def _perform(chain: Chain) -> None:
-    """Open or read the files of `chain` in order, noting the result of each and what each read cost."""
     if chain.step is Step.OPEN:
         _open_all(chain)
         return
     results, costs = chain.results, chain.costs
-    clock, read = time.monotonic, os.preadv
+    clock, read, offset = time.monotonic, os.preadv, chain.offset
     before = chain.started
     for position, (descriptor, buffer) in enumerate(zip(chain.descriptors, chain.buffers, strict=True)):
         if chain.abandoned:
             return
         try:
-            results[position] = read(descriptor, buffer, 0)
+            results[position] = read(descriptor, buffer, offset)
         except OSError as error:
             results[position] = -(error.errno or errno.EIO)
         after = clock()

@@ -205,7 +205,9 @@ class UringEngine:
                     liburing.io_uring_prep_openat(entry, chain.paths[position], _OPEN_FLAGS, 0)
                 else:
                     (buffer,) = chain.buffers[position]
-                    liburing.io_uring_prep_read(entry, chain.descriptors[position], buffer, len(buffer), 0)
+                    liburing.io_uring_prep_read(
+                        entry, chain.descriptors[position], buffer, len(buffer), chain.offset
+                    )
                 liburing.io_uring_sqe_set_flags(entry, _ASYNC | (_HARDLINK if place < count - 1 else 0))
                 entry.user_data = number << 16 | position + 1
             segments.append(entries)

@@ -1,6 +1,7 @@
 """Windows, counters and update periods of a lane, through a lane's real memory and records."""
 
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpudaemon.drivers import Facts
-from gpudaemon.metrics import gpu
+from gpudaemon.metrics import gpu, gpu_throttle
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Metric, Series
 from gpudaemon.model.outcome import Outcome
@@ -250,7 +251,7 @@ def test_a_reading_that_fails_ends_what_is_known() -> None:
 def test_a_plan_made_anew_keeps_counts_windows_and_the_straight_line() -> None:
     bench, other = Bench(), Bench()
     for one in (bench, other):
-        _to_boundary(one)
+        _to_boundary(one, 60.0)
         for number in range(700):
             if number == 155 and one is bench:
                 one.start(make_plan(gpu_device("pp_dpm_sclk"), FACTS), inherit=True)
@@ -442,23 +443,23 @@ def test_seconds_above_the_cap_follow_power_and_cap() -> None:
 
 
 def test_seconds_above_critical_and_throttled() -> None:
-    bench = Bench()
-    table = bytearray(120)
+    table = bytearray(b"\xff" * 120)
     table[:4] = b"\x78\x00\x01\x03"
-    table[112] = 1  # PPT0
+    table[112:] = bytes((1, *[0] * 7))  # PPT0
+    bench = Bench(make_plan(gpu_device(), {**FACTS, "gpu_metrics": bytes(table)}))
     bench.read(temperature=b"99000\n", crit=b"100000\n", metrics=bytes(table))
-    assert bench.value(gpu.THROTTLED, "power") == 1
-    assert bench.value(gpu.THROTTLED, "thermal") == 0
+    assert bench.value(gpu.THROTTLED, "", "power", "ppt0") == 1
+    assert bench.value(gpu.THROTTLED, "", "thermal", "temp_hotspot") == 0
     table[112], table[116] = 0, 0x10  # HOTSPOT
     bench.read(1.0, temperature=b"100000\n", metrics=bytes(table))
     bench.read(1.0)
     assert bench.value(gpu.TEMPERATURE_ABOVE_CRITICAL, "junction") == pytest.approx(1.5)
-    assert bench.value(gpu.THROTTLED_SECONDS, "power") == pytest.approx(0.5)
-    assert bench.value(gpu.THROTTLED_SECONDS, "thermal") == pytest.approx(1.5)
-    assert bench.value(gpu.THROTTLED_SECONDS, "current") == 0
+    assert bench.value(gpu.THROTTLED_SECONDS, "", "power", "ppt0") == pytest.approx(0.5)
+    assert bench.value(gpu.THROTTLED_SECONDS, "", "thermal", "temp_hotspot") == pytest.approx(1.5)
+    assert bench.value(gpu.THROTTLED_SECONDS, "", "current", "tdc_gfx") == 0
     bench.read(1.0, metrics=bytes(table[:112]) + b"\xff" * 8)
-    assert bench.value(gpu.THROTTLED, "power") is None
-    assert bench.value(gpu.THROTTLED_SECONDS, "thermal") == pytest.approx(1.5)
+    assert bench.value(gpu.THROTTLED, "", "power", "ppt0") is None
+    assert bench.value(gpu.THROTTLED_SECONDS, "", "thermal", "temp_hotspot") == pytest.approx(1.5)
 
 
 def test_the_update_period_of_a_sensor() -> None:
@@ -576,3 +577,109 @@ def _disturb(bench: Bench, what: str, amount: float) -> None:
     elif what == "retry":
         bench.lane.retry(bench.now + 1000)
         bench.read(1.0, 15)
+
+
+def _instinct(ticks: int, power: int, thermal: int = 0) -> bytes:
+    """A table 1.6 of all ones but accumulation_counter, ppt_residency_acc and socket_thm_residency_acc."""
+    table = bytearray(b"\xff" * 1664)
+    struct.pack_into("<HBB", table, 0, 1664, 1, 6)
+    struct.pack_into("<I4xII", table, 32, ticks, power, thermal)
+    return bytes(table)
+
+
+def test_time_throttled_is_the_firmwares_share_of_the_time_between_readings() -> None:
+    facts = {**FACTS, "gpu_metrics": _instinct(0, 0)}
+    bench = Bench(make_plan(gpu_device(), facts))
+
+    def seconds(*labels: str) -> float | None:
+        return bench.value(gpu.THROTTLED_SECONDS, "", *labels)
+
+    bench.read(metrics=_instinct(1000, 500))
+    assert (seconds("power", "ppt"), seconds("thermal", "socket_thm")) == (0, 0)
+    bench.read(1.0, metrics=_instinct(2000, 750, 1000))
+    assert seconds("power", "ppt") == pytest.approx(0.25)
+    assert seconds("thermal", "socket_thm") == pytest.approx(1.0)
+    bench.read(1.0)  # the firmware has not moved on: the next reading counts for both seconds
+    bench.read(1.0, metrics=_instinct(4000, 1750, 1000))
+    assert seconds("power", "ppt") == pytest.approx(1.25)
+    bench.read(1.0, metrics=_instinct(10, 0))  # reset: nothing is known of this second
+    bench.read(1.0, metrics=_instinct(1010, 100))
+    assert seconds("power", "ppt") == pytest.approx(1.35)
+    bench.read(10.0, metrics=_instinct(9010, 8100))  # nor of what lies in a gap
+    bench.read(1.0, metrics=_instinct(10_010, 8600))
+    assert seconds("power", "ppt") == pytest.approx(1.85)
+    assert bench.value(gpu_throttle.THROTTLED_TICKS, "", "power", "ppt") == 8600
+
+
+def test_shares_survive_counters_that_begin_anew_after_32_bits() -> None:
+    bench = Bench(make_plan(gpu_device(), {**FACTS, "gpu_metrics": _instinct(0, 0)}))
+    bench.read(metrics=_instinct(2**32 - 500, 2**32 - 200))
+    bench.read(1.0, metrics=_instinct(500, 300))
+    assert bench.value(gpu.THROTTLED_SECONDS, "", "power", "ppt") == pytest.approx(0.5)
+
+
+XE = "hwmon/hwmon2/"
+XE_NAMES = (GATE, *(XE + name for name in ("name", "energy1_input", "energy1_label", "energy2_input")))
+XE_FACTS: Facts = {XE + "name": b"xe\n", XE + "energy1_label": b"card\n", XE + "energy2_label": b"pkg\n"}
+
+
+def xe_bench() -> Bench:
+    """A GPU that counts energy, of the card and of the package in it, and has no sensor of power."""
+    names = frozenset((*XE_NAMES, XE + "energy2_label"))
+    device = Device(id=ID, kind=DeviceKind.GPU, path=f"devices/{ID}", subsystem="pci", driver="xe", names=names)
+    return Bench(make_plan(device, XE_FACTS))
+
+
+def joules(bench: Bench, seconds: float, card: float | None, package: float = 0.0) -> None:
+    """A reading of both counters so much later; None: the first does not answer."""
+    bench.contents[XE + "energy1_input"] = EIO if card is None else watts(card)
+    bench.contents[XE + "energy2_input"] = watts(package)
+    bench.read(seconds)
+
+
+def test_power_is_what_the_counter_of_energy_gains() -> None:
+    bench = xe_bench()
+    joules(bench, 1.0, 5000)
+    assert bench.value(gpu.POWER, "card") is None
+    joules(bench, 1.0, 5100)
+    assert bench.value(gpu.POWER, "card") == pytest.approx(100)
+    joules(bench, 1.0, 5300)
+    assert bench.value(gpu.POWER, "card") == pytest.approx(150)
+    for _ in range(6):
+        joules(bench, 1.0, 5300)  # not one joule more: the mean falls to zero
+    assert bench.value(gpu.POWER, "card") == 0
+    assert bench.value(gpu.ENERGY, "card", "hardware") == 5300
+    assert list(bench.plan.blocks[gpu.POWER].prefixes) == [
+        Series(gpu.POWER, (ID, "card")).prefix()  # the package is a part of the card
+    ]
+    assert gpu.POWER_SENSOR_UPDATE not in bench.plan.blocks
+    assert all('source="hardware"' in prefix for prefix in bench.plan.blocks[gpu.ENERGY].prefixes)
+
+
+def test_a_counter_of_energy_that_starts_again_or_fails_gives_no_power_for_a_while() -> None:
+    bench = xe_bench()
+    joules(bench, 1.0, 5000)
+    joules(bench, 1.0, 5100)
+    joules(bench, 1.0, 10)
+    assert bench.value(gpu.POWER, "card") is None
+    joules(bench, 1.0, 60)
+    assert bench.value(gpu.POWER, "card") == pytest.approx(50)
+    joules(bench, 1.0, None)
+    assert bench.value(gpu.POWER, "card") is None
+
+
+def test_power_made_of_energy_outlives_a_plan() -> None:
+    bench = xe_bench()
+    joules(bench, 1.0, 5000)
+    joules(bench, 1.0, 5100)
+    bench.start(bench.plan, inherit=True)
+    joules(bench, 1.0, 5200)
+    assert bench.value(gpu.POWER, "card") == pytest.approx(100)
+
+
+def test_a_gpu_with_a_sensor_of_power_keeps_it() -> None:
+    names = (*NAMES, HWMON + "energy1_input")
+    device = Device(
+        id=ID, kind=DeviceKind.GPU, path="x", subsystem="pci", driver="amdgpu", names=frozenset(names)
+    )
+    assert make_plan(device, FACTS).rates == ()

@@ -268,6 +268,32 @@ def test_a_file_that_appears_goes_home(bench: Bench) -> None:
     assert bench.value(gpu.BUSY) == 34
 
 
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_file_that_came_home_waits_for_a_reading_of_its_own(bench: Bench, left: int) -> None:
+    """A late server: the reader has read the cadence again before it knew that the file belongs there.
+
+    left: length of the file in that reading's copy, from an earlier one, or of none at all.
+    """
+    bench.read(busy=OPEN_ERROR + ENOENT, aer=b"1")
+    bench.now += 10
+    bench.lane.retry(bench.now)
+    began = bench.now + 1
+    first = bench.begin(0, busy=b"33\n", aer=b"1")
+    copy = (first + 1) % DEPTH
+    bench.reader.lengths[copy][3] = left
+    bench.reader.slots(copy)[3][:3] = b"99\n"
+    second = bench.begin(0, aer=b"2")
+    bench.now += 3
+    bench.lane.finished(1 << RETRY_GROUP | 1 << NORMAL, first, began, began)
+    assert bench.group("busy") == NORMAL
+    bench.lane.finished(1 << NORMAL, second, began + 1, began + 1)
+    assert bench.value(gpu.BUSY) == 33
+    assert bench.figures.malformed == {}
+    # What that copy held by chance is not taken for known when it really is read.
+    bench.read(busy=b"99\n", aer=b"2")
+    assert bench.value(gpu.BUSY) == 99
+
+
 @pytest.mark.parametrize("number", [EIO, EBUSY])
 def test_a_busy_driver_costs_the_value_and_is_asked_again_after_a_second(bench: Bench, number: int) -> None:
     bench.read(busy=number, aer=b"1")

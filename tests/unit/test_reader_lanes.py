@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,7 +63,9 @@ class ByHand:
                 if chain.step is Step.OPEN:
                     chain.results[place] = os.open(chain.paths[place], os.O_RDONLY | os.O_CLOEXEC)
                 else:
-                    chain.results[place] = os.preadv(chain.descriptors[place], chain.buffers[place], 0)
+                    chain.results[place] = os.preadv(
+                        chain.descriptors[place], chain.buffers[place], chain.offset
+                    )
             except OSError as error:
                 chain.results[place] = -(error.errno or errno.EIO)
             chain.position = place + 1
@@ -81,10 +84,21 @@ class Bench:
         self.lanes.engine = self.engine  # type: ignore[assignment]
 
     def lane(
-        self, files: dict[str, int], *, gate: str | None = "active\n", number: int = 1, deadline: float = 1.0
+        self,
+        files: dict[str, int],
+        *,
+        gate: str | None = "active\n",
+        number: int = 1,
+        deadline: float = 1.0,
+        paths: dict[str, str] | None = None,
+        limit: int = 64,
     ) -> LaneMemory:
-        """Add a lane over files name -> group; `gate` is the content of the power state, None: has none."""
+        """Add a lane over files name -> group; `gate` is the content of the power state, None: has none.
+
+        paths: of files that are elsewhere; the first of them is a long one, and their buffers are large.
+        """
         names = list(files)
+        paths = paths or {}
         if gate is not None:
             (self.directory / "runtime_status").write_text(gate)
             names.insert(0, "runtime_status")
@@ -96,8 +110,9 @@ class Bench:
             "device": "0000:03:00.0",
             "deadline": deadline,
             "gate": gate is not None,
-            "paths": [str(self.directory / name) for name in names],
-            "limits": [64] * len(names),
+            "paths": [paths.get(name, str(self.directory / name)) for name in names],
+            "limits": [max(limit, 1 << 20 if limit == 64 else 0) if name in paths else 64 for name in names],
+            "long": [names.index(name) for name in list(paths)[:1]],
         }
         groups = [0] * (gate is not None) + list(files.values())
         descriptor = LaneMemory.create(plan, groups, PERIODS)
@@ -383,3 +398,46 @@ def test_the_engine_knows_how_many_lanes_there_are(bench: Bench) -> None:
     for number in range(5):
         bench.lane({f"file{number}": NORMAL}, gate=None, number=number)
     assert bench.engine.lanes == 5
+
+
+def test_a_long_file_is_read_until_its_end(bench: Bench) -> None:
+    """One read(2) of a file of procfs brings one page or record; sysfs and what is not long is read once."""
+    other = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        smaps = f"/proc/{other.pid}/smaps"
+        assert other.stdin is not None and other.stdout is not None
+        other.stdin.write(b"\n")
+        other.stdin.flush()
+        assert other.stdout.read(1) == b"\n"  # it has loaded what it needs
+        whole = Path(smaps).read_bytes()
+        server = bench.lane({"a": NORMAL, "b": NORMAL, "c": NORMAL}, gate=None, paths={"b": smaps, "c": smaps})
+        bench.tick()
+        ((kind, _, _, _, groups, _, chain, *_),) = bench.records()
+        assert (kind, groups) == (RecordKind.FINISHED, 1 << NORMAL)
+        lengths = server.lengths[chain % DEPTH]
+        assert server.content(chain, 0, lengths[0]) == b"a\n"
+        assert len(whole) > 4096 and 0 < lengths[2] < len(whole)
+        assert shape(server.content(chain, 1, lengths[1])) == shape(whole)
+        other.kill()
+        other.wait()
+        bench.wait_for_the_middle()
+        bench.tick(1.0)
+        *_, (_, _, _, _, _, _, chain, *_) = bench.records()
+        # Its process ended: the file says nothing, or that there is none (fs/proc/task_mmu.c, m_start).
+        assert server.lengths[chain % DEPTH][1] in (0, -errno.ESRCH)
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_a_long_file_that_fills_its_buffer_is_not_read_on(bench: Bench) -> None:
+    server = bench.lane({"a": NORMAL}, gate=None, paths={"a": "/proc/self/smaps"}, limit=5000)
+    bench.tick()
+    ((*_, chain, _, _),) = bench.records()
+    assert server.lengths[chain % DEPTH][0] == 5000
+
+
+def shape(smaps: bytes) -> list[bytes]:
+    """First words of the lines: sizes change by themselves, which areas there are does not."""
+    assert smaps.endswith(b"\n")
+    return [line.split()[0] for line in smaps.splitlines()]
