@@ -6,47 +6,56 @@ smu_v13_0_0_ppt.c (Navi 31). vcn_busy_percent exists for APUs only in that kerne
 hidden on MI300X, and its hwmon has neither an edge temperature, a voltage nor a fan.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpudaemon.mock.gpu_metrics import metrics_v1_3, metrics_v1_6
-from gpudaemon.mock.motion import Load, integer
+from gpudaemon.mock.model import Gpu
 from gpudaemon.mock.pci import Function, add_class_device, add_plain_power
+from gpudaemon.mock.physics import State
+from gpudaemon.mock.show import shown
 from gpudaemon.mock.tree import Generate, Tree
 
-__all__ = ["NAVI33", "Board", "Card", "add_consumer_card", "add_instinct", "add_nodes", "client_fdinfo"]
+__all__ = [
+    "NAVI33",
+    "Board",
+    "Card",
+    "add_clocks",
+    "add_common",
+    "add_consumer_card",
+    "add_hwmon",
+    "add_instinct",
+    "add_nodes",
+    "add_ras",
+    "client_fdinfo",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """One card.
 
-    index: of cardN and its load; render: of renderDN; hwmon: of hwmonN.
-    vram: bytes; idle, cap: watts; clocks: lowest and highest gfx clock, MHz.
+    index: of cardN; render: of renderDN; hwmon: of hwmonN. gpu: what it does.
     """
 
     function: Function
     index: int
     render: int
     hwmon: int
-    vram: int
-    idle: int
-    cap: int
-    clocks: tuple[int, int]
-    load: Load
+    gpu: Gpu
 
-    def power(self, seconds: float) -> float:
-        """Watts."""
-        return self.idle + (self.cap - self.idle) * self.load.busy(seconds)
+    @property
+    def cap(self) -> int:
+        """Watts of the power cap."""
+        return int(self.gpu.chip.cap)
 
-    def clock(self, seconds: float) -> int:
+    def clock(self, state: State) -> int:
         """Gfx clock, MHz, in steps of 5 as firmware averages it."""
-        low, high = self.clocks
-        return int(low + (high - low) * min(1.0, 1.2 * self.load.busy(seconds))) // 5 * 5
+        return int(state.clock) // 5 * 5
 
-    def used(self, seconds: float) -> float:
-        """Bytes of VRAM in use."""
-        return self.vram * (0.02 + 0.9 * self.load.filled(seconds))
+    def used(self, state: State) -> float:
+        """Bytes of VRAM in use; the driver takes some of it for itself."""
+        return self.gpu.chip.memory * (0.02 + 0.9 * state.filled)
 
 
 def add_nodes(tree: Tree, path: str, card: int, render: int) -> None:
@@ -64,10 +73,10 @@ def _levels(levels: tuple[int, ...], current: int) -> str:
 
 def _fine_grained(card: Card) -> Generate:
     """Levels of a clock that runs at any frequency between two: the current one stands between them."""
-    low, high = card.clocks
+    low, high = card.gpu.chip.low, card.gpu.chip.high
 
     def levels(seconds: float) -> bytes:
-        now = card.clock(seconds)
+        now = card.clock(card.gpu.at(seconds))
         if abs(now - low) <= 25 or abs(now - high) <= 25:
             marks = ("*", "") if now - low < high - now else ("", "*")
             return f"0: {low}Mhz {marks[0]}\n1: {high}Mhz {marks[1]}\n".encode()
@@ -76,22 +85,22 @@ def _fine_grained(card: Card) -> Generate:
     return levels
 
 
-def _add_common(tree: Tree, card: Card, static: Mapping[str, str], firmware: Mapping[str, int]) -> None:
+def add_common(tree: Tree, card: Card, static: Mapping[str, str], firmware: Mapping[str, int]) -> None:
     """What every discrete amdgpu card has: load, memory, DPM state, firmware versions, nodes."""
-    path = card.function.path
-    gtt = 16 * 2**30 if card.vram < 2**36 else 2**39
-    tree.file(f"{path}/gpu_busy_percent", generate=integer(lambda t: 100 * card.load.busy(t)))
-    tree.file(f"{path}/mem_busy_percent", generate=integer(lambda t: 55 * card.load.busy(t)))
-    tree.file(f"{path}/mem_info_vram_used", generate=integer(card.used, 4096))
-    tree.file(f"{path}/mem_info_vis_vram_used", generate=integer(card.used, 4096))
-    tree.file(f"{path}/mem_info_gtt_used", generate=integer(lambda t: 2**26 * (1 + card.load.filled(t)), 4096))
+    path, gpu = card.function.path, card.gpu
+    gtt = 16 * 2**30 if gpu.chip.memory < 2**36 else 2**39
+    tree.file(f"{path}/gpu_busy_percent", generate=shown(gpu, lambda now: 100 * now.busy))
+    tree.file(f"{path}/mem_busy_percent", generate=shown(gpu, lambda now: 100 * now.traffic))
+    tree.file(f"{path}/mem_info_vram_used", generate=shown(gpu, card.used, 4096))
+    tree.file(f"{path}/mem_info_vis_vram_used", generate=shown(gpu, card.used, 4096))
+    tree.file(f"{path}/mem_info_gtt_used", generate=shown(gpu, lambda now: 2**26 * (1 + now.filled), 4096))
+    tree.file(f"{path}/pcie_replay_count", generate=shown(gpu, lambda now: now.replays))
     tree.text(
         path,
-        mem_info_vram_total=card.vram,
-        mem_info_vis_vram_total=card.vram,
+        mem_info_vram_total=gpu.chip.memory,
+        mem_info_vis_vram_total=gpu.chip.memory,
         mem_info_gtt_total=gtt,
         mem_info_preempt_used=0,
-        pcie_replay_count=0,
         pp_num_states="states: 1\n0 default",
         pp_cur_state=0,
         **static,
@@ -110,34 +119,43 @@ def _add_common(tree: Tree, card: Card, static: Mapping[str, str], firmware: Map
     add_nodes(tree, path, card.index, card.render)
 
 
-def _add_hwmon(tree: Tree, card: Card, temperatures: Mapping[int, tuple[str, float, float, int]]) -> str:
+_SENSORS: Mapping[str, tuple[int, Callable[[State], float]]] = {
+    "edge": (1, lambda now: now.edge),
+    "junction": (2, lambda now: now.hotspot),
+    "mem": (3, lambda now: now.hbm),
+}
+"""label -> channel of temp<channel>_*, what it measures"""
+
+
+def add_hwmon(tree: Tree, card: Card, critical: Mapping[str, int], *, capped: bool = True) -> str:
     """The hwmon chip without fan and voltage; returns its directory.
 
-    temperatures: channel -> (label, °C cold, °C span under load, °C critical).
+    critical: label -> °C. capped: knows the cap; else it says 0.
     """
     chip = f"{card.function.path}/hwmon/hwmon{card.hwmon}"
     add_class_device(tree, chip, "hwmon", None, "")
     tree.text(chip, name="amdgpu", power1_label="PPT", freq1_label="sclk", freq2_label="mclk")
-    for channel, (label, cold, span, critical) in temperatures.items():
-        tree.file(f"{chip}/temp{channel}_input", generate=_celsius(card.load, cold, span))
+    for label, limit in critical.items():
+        channel, degrees = _SENSORS[label]
+        tree.file(f"{chip}/temp{channel}_input", generate=_celsius(card.gpu, degrees))
         tree.text(
             chip,
             **{
                 f"temp{channel}_label": label,
-                f"temp{channel}_crit": critical * 1000,
+                f"temp{channel}_crit": limit * 1000,
                 f"temp{channel}_crit_hyst": -273150,
-                f"temp{channel}_emergency": (critical + 5) * 1000,
+                f"temp{channel}_emergency": (limit + 5) * 1000,
             },
         )
-    micro = card.cap * 1_000_000
+    micro = card.cap * 1_000_000 if capped else 0
     tree.text(chip, power1_cap_max=micro, power1_cap_min=0, power1_cap_default=micro)
     tree.file(f"{chip}/power1_cap", f"{micro}\n", mode=0o644)
-    tree.file(f"{chip}/freq1_input", generate=lambda t: b"%d000000\n" % card.clock(t))
+    tree.file(f"{chip}/freq1_input", generate=shown(card.gpu, card.clock, end=b"000000\n"))
     return chip
 
 
-def _celsius(load: Load, cold: float, span: float) -> Generate:
-    return integer(lambda t: 1000 * (cold + span * load.warm(t)), 1000)
+def _celsius(gpu: Gpu, degrees: Callable[[State], float]) -> Generate:
+    return shown(gpu, lambda now: 1000 * degrees(now), 1000)
 
 
 _INSTINCT_FIRMWARE = {
@@ -178,11 +196,11 @@ def add_instinct(tree: Tree, card: Card, hive: tuple[int, ...]) -> None:
     hive: hops to each GPU of the xGMI hive, 0 for itself.
     """
     path = card.function.path
-    _add_common(tree, card, _instinct_identity(card, hive), _INSTINCT_FIRMWARE)
+    add_common(tree, card, _instinct_identity(card, hive), _INSTINCT_FIRMWARE)
     tree.text(path, 0o644, current_compute_partition="SPX", current_memory_partition="NPS1")
     tree.file(f"{path}/xgmi_error", b"0\n")
     tree.file(f"{path}/enforce_isolation", b"0\n", mode=0o644)
-    _add_clocks(
+    add_clocks(
         tree,
         card,
         mclk=((900, 1100, 1200, 1300), 400),
@@ -193,17 +211,19 @@ def add_instinct(tree: Tree, card: Card, hive: tuple[int, ...]) -> None:
     )
     tree.file(
         f"{path}/gpu_metrics",
-        generate=lambda t: metrics_v1_6(card.load, t, power=card.power(t), clock=card.clock(t), partitions=1),
+        generate=lambda t: metrics_v1_6(card.gpu.at(t), tree.clock.boottime(t), partitions=1),
     )
-    chip = _add_hwmon(tree, card, {2: ("junction", 40, 50, 100), 3: ("mem", 36, 40, 105)})
-    tree.file(f"{chip}/power1_input", generate=integer(lambda t: 1e6 * card.power(t), 1_000_000))
-    tree.file(
-        f"{chip}/freq2_input", generate=lambda t: b"1300000000\n" if card.load.busy(t) > 0.1 else b"900000000\n"
-    )
-    _add_ras(tree, f"{path}/ras")
+    chip = add_hwmon(tree, card, {"junction": 100, "mem": 105})
+    tree.file(f"{chip}/power1_input", generate=shown(card.gpu, lambda now: 1e6 * now.power, 1_000_000))
+    tree.file(f"{chip}/freq2_input", generate=shown(card.gpu, _memory_clock, end=b"000000\n"))
+    add_ras(tree, card.gpu, f"{path}/ras")
 
 
-def _add_clocks(tree: Tree, card: Card, **clocks: tuple[tuple[int, ...], int]) -> None:
+def _memory_clock(state: State) -> float:
+    return state.memory_clock
+
+
+def add_clocks(tree: Tree, card: Card, **clocks: tuple[tuple[int, ...], int]) -> None:
     """The gfx clock and others: name -> (levels, MHz by which the load lifts it above the lowest)."""
     path = card.function.path
     tree.file(f"{path}/pp_dpm_sclk", generate=_fine_grained(card), mode=0o644)
@@ -212,21 +232,31 @@ def _add_clocks(tree: Tree, card: Card, **clocks: tuple[tuple[int, ...], int]) -
 
 
 def _stepped(card: Card, levels: tuple[int, ...], span: int) -> Generate:
-    return lambda t: _levels(levels, int(levels[0] + span * card.load.busy(t))).encode()
+    return lambda t: _levels(levels, int(levels[0] + span * card.gpu.at(t).busy)).encode()
 
 
-def _add_ras(tree: Tree, ras: str) -> None:
+def add_ras(tree: Tree, gpu: Gpu, ras: str) -> None:
     # amdgpu_ras.c: amdgpu_ras_sysfs_read, _features_read, _version_show, _schema_show, _event_state_show
     tree.text(ras, features="feature mask: 0x3fbffe7f", version="table version: 0x30000", schema="schema: 0x2")
-    tree.file(f"{ras}/umc_err_count", b"ue: 0\nce: 0\nde: 0\n")
+    tree.file(f"{ras}/umc_err_count", generate=lambda t: _memory_errors(gpu.at(t)))
     for block in ("sdma", "gfx", "mmhub", "xgmi_wafl", "vcn", "jpeg"):
         tree.file(f"{ras}/{block}_err_count", b"ue: 0\nce: 0\n")
-    tree.file(f"{ras}/gpu_vram_bad_pages", b"")
+    tree.file(f"{ras}/gpu_vram_bad_pages", generate=lambda t: _bad_pages(gpu.at(t)))
     kinds = ("Fatal Error", "Poison Creation", "Poison Consumption")
     tree.file(
         f"{ras}/event_state",
         "current seqno: 0\n" + "".join(f"{kind}: count:0, last_seqno:0\n" for kind in kinds),
     )
+
+
+def _memory_errors(state: State) -> bytes:
+    return b"ue: %d\nce: %d\nde: %d\n" % (state.uncorrected, state.corrected, state.deferred)
+
+
+def _bad_pages(state: State) -> bytes:
+    # amdgpu_ras.c, amdgpu_ras_sysfs_badpages_read: page, size, flag; one page for each uncorrectable error.
+    pages = range(min(state.uncorrected, 100))
+    return b"".join(b"0x%08x : 0x%08x : R\n" % (0x1F400 + 0x111 * page, 0x1000) for page in pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +300,7 @@ def add_consumer_card(tree: Tree, card: Card, board: Board = NAVI31, *, display:
     display: one is plugged in.
     """
     path = card.function.path
-    _add_common(
+    add_common(
         tree,
         card,
         {
@@ -281,7 +311,7 @@ def add_consumer_card(tree: Tree, card: Card, board: Board = NAVI31, *, display:
         },
         board.firmware,
     )
-    _add_clocks(
+    add_clocks(
         tree,
         card,
         mclk=(board.mclk, board.mclk[-1] - 96),
@@ -301,46 +331,31 @@ def add_consumer_card(tree: Tree, card: Card, board: Board = NAVI31, *, display:
     tree.file(
         f"{path}/gpu_metrics",
         generate=lambda t: metrics_v1_3(
-            card.load,
-            t,
-            power=card.power(t),
-            cap=card.cap,
-            clocks=(card.clock(t), _memory_clock(card, board, t)),
-            fan=int(board.fan * _fan(card, t)),
+            card.gpu.at(t),
+            tree.clock.boottime(t),
+            fan=board.fan,
             lanes=board.lanes,
         ),
     )
-    chip = _add_hwmon(
+    chip = add_hwmon(
         tree,
         card,
-        {
-            1: ("edge", 35, 40, board.hot[0]),
-            2: ("junction", 45, 40, board.hot[1]),
-            3: ("mem", 41, 40, board.hot[2]),
-        },
+        dict(zip(("edge", "junction", "mem"), board.hot, strict=True)),
     )
-    tree.file(f"{chip}/power1_average", generate=integer(lambda t: 1e6 * card.power(t), 1_000_000))
-    tree.file(f"{chip}/freq2_input", generate=lambda t: b"%d000000\n" % _memory_clock(card, board, t))
+    tree.file(f"{chip}/power1_average", generate=shown(card.gpu, lambda now: 1e6 * now.power, 1_000_000))
+    tree.file(f"{chip}/freq2_input", generate=shown(card.gpu, _memory_clock, end=b"000000\n"))
     _add_fan(tree, card, chip, board.fan)
     _add_connectors(tree, card, display)
 
 
 def _add_fan(tree: Tree, card: Card, chip: str, fastest: int) -> None:
     """Voltage and fan of the hwmon chip."""
-    tree.file(f"{chip}/in0_input", generate=integer(lambda t: 680 + 400 * card.load.busy(t)))
+    tree.file(f"{chip}/in0_input", generate=shown(card.gpu, lambda now: 1000 * now.volts))
     tree.text(chip, in0_label="vddgfx", pwm1_min=0, pwm1_max=255, fan1_min=0, fan1_max=fastest)
     tree.text(chip, 0o644, pwm1_enable=2, fan1_enable=0)
-    tree.file(f"{chip}/fan1_input", generate=integer(lambda t: fastest * _fan(card, t)))
-    tree.file(f"{chip}/fan1_target", generate=integer(lambda t: fastest * _fan(card, t)), mode=0o644)
-    tree.file(f"{chip}/pwm1", generate=integer(lambda t: 255 * _fan(card, t)), mode=0o644)
-
-
-def _memory_clock(card: Card, board: Board, seconds: float) -> int:
-    return board.mclk[-1] if card.load.busy(seconds) > 0.15 else board.mclk[0]
-
-
-def _fan(card: Card, seconds: float) -> float:
-    return max(0.0, card.load.warm(seconds) - 0.2)  # stands still while the card is cool
+    tree.file(f"{chip}/fan1_input", generate=shown(card.gpu, lambda now: fastest * now.fan))
+    tree.file(f"{chip}/fan1_target", generate=shown(card.gpu, lambda now: fastest * now.fan), mode=0o644)
+    tree.file(f"{chip}/pwm1", generate=shown(card.gpu, lambda now: 255 * now.fan), mode=0o644)
 
 
 def _add_connectors(tree: Tree, card: Card, display: bool) -> None:
@@ -361,14 +376,11 @@ def _add_connectors(tree: Tree, card: Card, display: bool) -> None:
 
 
 def client_fdinfo(card: Card, client: int, share: float) -> Generate:
-    """fdinfo of a client of `card` that uses `share` of its engines (amdgpu_fdinfo.c, amdgpu_show_fdinfo).
-
-    The engine time is the mean load times the time, so that it never steps back.
-    """
-    mean = share * (card.load.low + card.load.high) / 2
+    """fdinfo of a client of `card` that uses `share` of its engines (amdgpu_fdinfo.c, amdgpu_show_fdinfo)."""
 
     def content(seconds: float) -> bytes:
-        vram = int(card.used(0.0) * share) // 1024
+        state = card.gpu.at(seconds)
+        vram = int(card.used(state) * share) // 1024
         return (
             f"pos:\t0\nflags:\t02100002\nmnt_id:\t27\nino:\t{500 + card.render}\n"
             f"drm-driver:\tamdgpu\ndrm-client-id:\t{client}\ndrm-pdev:\t{card.function.address}\n"
@@ -378,8 +390,8 @@ def client_fdinfo(card: Card, client: int, share: float) -> Generate:
             f"amd-evicted-visible-vram:\t0 KiB\namd-requested-vram:\t{vram} KiB\n"
             f"amd-requested-visible-vram:\t0 KiB\namd-requested-gtt:\t2048 KiB\n"
             f"drm-shared-vram:\t0 KiB\ndrm-shared-gtt:\t0 KiB\ndrm-shared-cpu:\t0 KiB\n"
-            f"drm-engine-gfx:\t{int((3600 + seconds) * mean * 1e9)} ns\n"
-            f"drm-engine-compute:\t{int((3600 + seconds) * mean * 0.5e9)} ns\n"
+            f"drm-engine-gfx:\t{int(state.worked * share * 1e9)} ns\n"
+            f"drm-engine-compute:\t{int(state.worked * share * 0.5e9)} ns\n"
         ).encode()
 
     return content

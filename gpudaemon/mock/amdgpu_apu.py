@@ -8,11 +8,17 @@ pm/swsmu/smu13/smu_v13_0_4_ppt.c in drivers/gpu/drm/amd.
 
 from gpudaemon.mock.amdgpu import Card, add_nodes
 from gpudaemon.mock.gpu_metrics import metrics_v2_1
-from gpudaemon.mock.motion import integer
+from gpudaemon.mock.model import Chip
 from gpudaemon.mock.pci import add_class_device
+from gpudaemon.mock.show import shown
 from gpudaemon.mock.tree import Generate, Tree
 
-__all__ = ["add_apu"]
+__all__ = ["PHOENIX", "add_apu"]
+
+PHOENIX = Chip(
+    idle=4, cap=45, peak=52, low=800, high=2700, memory_low=400, memory_high=800, memory=2**32, hot=92,
+    limit=100, link=28e9,
+)  # fmt: skip
 
 _PEAK = 1100  # MHz, the level in the middle of pp_dpm_sclk while the clock is at one of its ends
 _LEVELS = {
@@ -46,36 +52,39 @@ def _levels(card: Card, levels: tuple[int, ...], moving: bool) -> Generate:
     """Levels of a clock; one that is listed twice is starred twice (smu_v13_0_4_print_clk_levels)."""
 
     def content(seconds: float) -> bytes:
-        now = levels[int(card.load.busy(seconds) * len(levels) * 0.999)] if moving else levels[0]
+        now = levels[_level(card, seconds, len(levels))] if moving else levels[0]
         return "".join(_line(level, clock, now) for level, clock in enumerate(levels)).encode()
 
     return content
 
 
 def _sclk(card: Card) -> Generate:
-    low, high = card.clocks
+    low, high = card.gpu.chip.low, card.gpu.chip.high
 
     def content(seconds: float) -> bytes:
-        now = card.clock(seconds)
+        now = card.clock(card.gpu.at(seconds))
         middle = _PEAK if now in (low, high) else now
         return "".join(_line(level, clock, now) for level, clock in enumerate((low, middle, high))).encode()
 
     return content
 
 
-def _memory_clock(card: Card, seconds: float) -> int:
-    levels = _LEVELS["mclk"]
-    return levels[int(card.load.busy(seconds) * len(levels) * 0.999)]
+def _level(card: Card, seconds: float, count: int) -> int:
+    """Which of so many levels: the lowest while the memory runs at its lowest clock, else by the load."""
+    state = card.gpu.at(seconds)
+    if state.memory_clock <= card.gpu.chip.memory_low:
+        return 0
+    return max(1, int(state.busy * count * 0.999))
 
 
 def add_apu(tree: Tree, card: Card, gtt: int) -> None:
     """The GPU of a Phoenix. vram of the card: its carve-out; gtt: bytes of the host's memory it may map."""
-    path = card.function.path
-    tree.file(f"{path}/gpu_busy_percent", generate=integer(lambda t: 100 * card.load.busy(t)))
+    path, gpu = card.function.path, card.gpu
+    tree.file(f"{path}/gpu_busy_percent", generate=shown(gpu, lambda now: 100 * now.busy))
     for pool in ("vram", "vis_vram"):
-        tree.file(f"{path}/mem_info_{pool}_used", generate=integer(card.used, 4096))
-        tree.text(path, **{f"mem_info_{pool}_total": card.vram})
-    tree.file(f"{path}/mem_info_gtt_used", generate=integer(lambda t: gtt * card.load.filled(t) / 8, 4096))
+        tree.file(f"{path}/mem_info_{pool}_used", generate=shown(gpu, card.used, 4096))
+        tree.text(path, **{f"mem_info_{pool}_total": gpu.chip.memory})
+    tree.file(f"{path}/mem_info_gtt_used", generate=shown(gpu, lambda now: gtt * now.filled / 8, 4096))
     tree.text(
         path,
         mem_info_gtt_total=gtt,
@@ -104,23 +113,21 @@ def add_apu(tree: Tree, card: Card, gtt: int) -> None:
         tree.file(f"{path}/pp_dpm_{name}", b"", mode=0o644)
     tree.file(
         f"{path}/gpu_metrics",
-        generate=lambda t: metrics_v2_1(
-            card.load, t, power=card.power(t), clocks=(card.clock(t), _memory_clock(card, t))
-        ),
+        generate=lambda t: metrics_v2_1(gpu.at(t), tree.clock.boottime(t)),
     )
     add_nodes(tree, path, card.index, card.render)
     _add_hwmon(tree, card)
 
 
 def _add_hwmon(tree: Tree, card: Card) -> None:
-    chip = f"{card.function.path}/hwmon/hwmon{card.hwmon}"
+    chip, gpu = f"{card.function.path}/hwmon/hwmon{card.hwmon}", card.gpu
     add_class_device(tree, chip, "hwmon", None, "")
     tree.text(chip, name="amdgpu", power1_label="PPT", freq1_label="sclk", temp1_label="edge")
     tree.text(chip, in0_label="vddgfx", in1_label="vddnb")
-    tree.file(f"{chip}/temp1_input", generate=integer(lambda t: 1000 * (25 + 55 * card.load.warm(t)), 1000))
-    tree.file(f"{chip}/in0_input", generate=integer(lambda t: 700 + 450 * card.load.busy(t)))
-    tree.file(f"{chip}/in1_input", generate=integer(lambda t: 615 + 200 * card.load.busy(t)))
+    tree.file(f"{chip}/temp1_input", generate=shown(gpu, lambda now: 1000 * now.edge, 1000))
+    tree.file(f"{chip}/in0_input", generate=shown(gpu, lambda now: 1000 * now.volts))
+    tree.file(f"{chip}/in1_input", generate=shown(gpu, lambda now: 615 + 200 * now.busy))
     # The average trails the input by about the firmware's filter.
-    tree.file(f"{chip}/power1_input", generate=integer(lambda t: 1e6 * card.power(t), 1000))
-    tree.file(f"{chip}/power1_average", generate=integer(lambda t: 1e6 * card.power(t - 1), 1000))
-    tree.file(f"{chip}/freq1_input", generate=lambda t: b"%d000000\n" % card.clock(t))
+    tree.file(f"{chip}/power1_input", generate=shown(gpu, lambda now: 1e6 * now.power, 1000))
+    tree.file(f"{chip}/power1_average", generate=shown(gpu, lambda now: 1e6 * now.slow_power, 1000))
+    tree.file(f"{chip}/freq1_input", generate=shown(gpu, card.clock, end=b"000000\n"))

@@ -7,16 +7,19 @@ A request is {"command": name, ...arguments}; the answer {"ok": true, "result": 
 import json
 import logging
 import os
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from gpudaemon.mock.agenda import Agenda
+from gpudaemon.mock.clock import LiveClock
+from gpudaemon.mock.command_table import error_number
 from gpudaemon.mock.live import Fault, LiveTree, Node
+from gpudaemon.mock.scenario import Scenario, Step
 from gpudaemon.mock.schedule import generate, parse
 from gpudaemon.mock.server import Server
 from gpudaemon.mock.tree import File
-from gpudaemon.mock.uevent import Uevents
 
 __all__ = ["Commands"]
 
@@ -24,32 +27,36 @@ _log = logging.getLogger(__name__)
 
 
 class Commands:
-    """Carries out requests. Refusals are LookupError, ValueError and TypeError; they become answers."""
+    """Carries out requests: those about files itself, and `more`.
 
-    def __init__(self, tree: LiveTree, server: Server, clock: Callable[[], float], uevents: str | None) -> None:
+    Refusals are LookupError, ValueError and TypeError; they become answers. A request with `after` is carried
+    out so many seconds later and answered at once; one that is refused then is counted.
+    """
+
+    def __init__(
+        self,
+        tree: LiveTree,
+        server: Server,
+        clock: LiveClock,
+        agenda: Agenda,
+        more: Mapping[str, Callable[..., Any]],
+    ) -> None:
         self._tree = tree
         self._server = server
         self._clock = clock
+        self._agenda = agenda
         self._started = time.time() - clock()
-        self._uevents = Uevents(tree)
-        self._listener = uevents
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
         self._faulty: set[Node] = set()
+        self._refused = 0
         self._commands: dict[str, Callable[..., Any]] = {
             "fault": self.fault,
             "release": self.release,
             "clear": self.clear,
             "drive": self.drive,
             "undrive": self.undrive,
-            "suspend": self.suspend,
-            "resume": self.resume,
-            "autosuspend": self.autosuspend,
-            "remove": self.remove,
-            "restore": self.restore,
-            "change": self.change,
             "stats": self.stats,
             "accesses": self.accesses,
+            **more,
         }
 
     def line(self, line: bytes) -> bytes:
@@ -57,10 +64,35 @@ class Commands:
         try:
             request = json.loads(line)
             command = self._commands[request.pop("command")]
-            answer = {"ok": True, "result": command(**request)}
+            after = float(request.pop("after", 0.0))
+            answer: dict[str, Any]
+            if after > 0:
+                self._agenda.after(after, partial(self._later, command, request))
+                answer = {"ok": True, "result": None}
+            else:
+                answer = {"ok": True, "result": command(**request)}
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         return json.dumps(answer).encode() + b"\n"
+
+    def follow(self, scenario: Scenario) -> None:
+        """Have the steps of a scenario come, from now on. Raises KeyError for a command that is not here."""
+        for step in scenario.steps:
+            command = self._commands[step.command]
+            self._agenda.after(step.at, partial(self._step, step, command, step.times))
+
+    def _step(self, step: Step, command: Callable[..., Any], left: int) -> None:
+        # The next one first: what a step does may take time.
+        if step.every and left != 1:
+            self._agenda.after(step.every, partial(self._step, step, command, left - 1 if left else 0))
+        self._later(command, dict(step.arguments))
+
+    def _later(self, command: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        try:
+            command(**arguments)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            self._refused += 1
+            _log.warning("%s with %s refused: %s", command.__name__, arguments, error)
 
     def fault(self, path: str, kind: str, **arguments: Any) -> int:
         """Put a fault on every file that matches; returns how many."""
@@ -94,7 +126,7 @@ class Commands:
         links = [node.path for node in nodes if not isinstance(node.entry, File)]
         if links:
             raise ValueError(f"{links[0]} is a link")
-        content = generate(*parse(schedule, sensor), float(since) - time.monotonic() + self._clock())
+        content = generate(*parse(schedule, sensor), self._clock.at(float(since)))
         for node in nodes:
             node.driven = content
         return len(nodes)
@@ -105,49 +137,6 @@ class Commands:
         for node in nodes:
             node.driven = None
         return len(nodes)
-
-    def suspend(self, device: str) -> None:
-        """Put a device to sleep until the next access."""
-        self._tree.device(device).power.suspend(self._clock())
-
-    def resume(self, device: str) -> None:
-        """Wake a device."""
-        self._tree.device(device).power.resume(self._clock())
-
-    def autosuspend(self, device: str, delay: int | None) -> None:
-        """Set autosuspend_delay_ms and `auto`; None sets `on`."""
-        self._tree.device(device).power.autosuspend(self._clock(), delay)
-
-    def remove(self, device: str) -> int:
-        """Take a device away; returns how many uevents somebody received."""
-        found = self._tree.device(device)
-        self._tree.remove(found)
-        return self._send(self._uevents.removed(found))
-
-    def restore(self, device: str) -> int:
-        """Bring it back; returns how many uevents somebody received."""
-        found = self._tree.device(device)
-        self._tree.restore(found)
-        found.power.resume(self._clock())
-        return self._send(self._uevents.restored(found))
-
-    def change(self, device: str, keys: dict[str, str]) -> int:
-        """Send a `change` uevent of the device's DRM card with these keys (WEDGED=…); returns 1 if received."""
-        card = self._uevents.card(self._tree.device(device))
-        return self._send([self._uevents.event("change", card, "drm", **keys)])
-
-    def _send(self, events: list[bytes]) -> int:
-        if self._listener is None:
-            return 0
-        sent = 0
-        for event in events:
-            try:
-                self._socket.sendto(event, self._listener)
-                sent += 1
-            except OSError as error:
-                # Like netlink: nobody bound, or a listener that does not keep up, loses them.
-                _log.debug("uevent for %s not sent: %s", self._listener, error)
-        return sent
 
     def stats(self) -> dict[str, Any]:
         """What was read, what hangs and how each device was used."""
@@ -161,6 +150,7 @@ class Commands:
             "requests": self._server.requests,
             "reads": self._server.reads,
             "waiting": waiting,
+            "refused": self._refused,
             "devices": {address: self._device(address, now) for address in self._tree.devices},
         }
 
@@ -170,6 +160,9 @@ class Commands:
         power.advance(now)
         return {
             "present": device.present,
+            "bound": device.bound,
+            "names": self._tree.names(device),
+            "workload": None if device.gpu is None else device.gpu.workload,
             "runtime_status": "active" if power.active else "suspended",
             "accesses": power.accesses,
             "suspended_accesses": power.suspended_accesses,
@@ -192,12 +185,18 @@ def _apply(fault: Fault, kind: str, **arguments: Any) -> None:
             fault.jitter = float(seconds)
         case "hang", {} if not arguments:
             fault.hang = True
-        case "open_errno", {"errno": int() as number} if 0 < number < 4096 and len(arguments) == 1:
-            fault.open_errno = number
-        case "read_errno", {"errno": int() as number} if 0 < number < 4096 and len(arguments) == 1:
-            fault.read_errno = number
+        case "open_errno", {"errno": int() | str() as number} if len(arguments) == 1:
+            fault.open_errno = error_number(number)
+        case "read_errno", {"errno": int() | str() as number} if len(arguments) == 1:
+            fault.read_errno = error_number(number)
         case "content", {"content": str() as text} if len(arguments) == 1:
             fault.content = text.encode("latin-1")
+        case "garbage", {} if not arguments:
+            fault.garbage = True
+        case "ones", {} if not arguments:
+            fault.ones = True
+        case "truncate", {"bytes": int() as length} if length >= 0 and len(arguments) == 1:
+            fault.truncate = length
         case "vanish", {} if not arguments:
             fault.vanish = True
         case _:

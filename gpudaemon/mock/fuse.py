@@ -136,8 +136,9 @@ class Attributes:
         elif isinstance(entry, Link):
             mode, size, links = stat.S_IFLNK | 0o777, len(entry.target), 1
         else:
-            # sysfs files say one page, procfs files nothing.
-            mode, size, links = stat.S_IFREG | entry.mode, 4096 if node.path.startswith("sys/") else 0, 1
+            # A page, as sysfs says. procfs says 0, but of such a file an asynchronous read, as io_uring's,
+            # is empty here without our being asked (fs/fuse/file.c, fuse_direct_IO).
+            mode, size, links = stat.S_IFREG | entry.mode, 4096, 1
         at = self._started
         return _ATTR.pack(node.number, size, 0, at, at, at, 0, 0, 0, mode, links, 0, 0, 0, 4096, 0)
 

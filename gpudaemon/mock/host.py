@@ -16,23 +16,32 @@ import time
 from collections.abc import Callable
 
 from gpudaemon.errors import GpudaemonError
+from gpudaemon.mock.agenda import Agenda
+from gpudaemon.mock.clock import LiveClock
 from gpudaemon.mock.commands import Commands
+from gpudaemon.mock.device_commands import Datagrams, DeviceCommands
 from gpudaemon.mock.fuse import Connection
 from gpudaemon.mock.live import Fault, LiveTree, Node
 from gpudaemon.mock.mount import mount, unmount
+from gpudaemon.mock.netlink import NETLINK, Netlink
 from gpudaemon.mock.profiles import profiles
+from gpudaemon.mock.scenario import Scenario, read
 from gpudaemon.mock.server import Server
 from gpudaemon.mock.tree import File, Tree
+from gpudaemon.mock.workload import WORKLOADS
 
-__all__ = ["Host", "main"]
+__all__ = ["Host", "add_arguments", "main", "serve"]
 
+_KEEP_UP = 10.0  # seconds within which every model is brought up to now
 _START = 10.0  # seconds a kernel has for INIT and the interrupted read, which take milliseconds
 
 
 class Host:
     """A mounted tree and its event loop.
 
-    control, uevents: paths of UNIX sockets, or None. life: a descriptor whose end of file ends the host too.
+    control: path of a UNIX socket, or None. uevents: path of another, or NETLINK for a network namespace of the
+    host's own, or None. scenario: what happens from the start on. life: a descriptor whose end of file ends the
+    host too.
     """
 
     def __init__(
@@ -42,13 +51,17 @@ class Host:
         *,
         control: str | None = None,
         uevents: str | None = None,
+        scenario: Scenario | None = None,
         life: int | None = None,
     ) -> None:
         self._directory = directory
         self._control = control
         self._life = life
         self._tree = LiveTree(tree)
-        self._began = time.monotonic()
+        self._clock = LiveClock()
+        self._agenda = Agenda()
+        self._frozen = False
+        self._models = list(tree.gpus.values())
         self._epoll = select.epoll()
         self._clients: dict[int, tuple[socket.socket, bytearray]] = {}
         self._listener: socket.socket | None = None
@@ -58,10 +71,20 @@ class Host:
         self._waker.setblocking(False)
         self._connection = Connection(mount(directory))
         self._server = Server(self._connection, self._tree, self._clock, int(time.time()))
-        self._commands = Commands(self._tree, self._server, self._clock, uevents)
+        carry = Netlink() if uevents == NETLINK else Datagrams(uevents)
+        devices = DeviceCommands(self._tree, self._clock, self._agenda, carry=carry, sleep=self._freeze)
+        self._commands = Commands(self._tree, self._server, self._clock, self._agenda, devices.commands())
+        self._scenario = scenario
 
-    def _clock(self) -> float:
-        return time.monotonic() - self._began
+    def _freeze(self, seconds: float) -> None:
+        """Let the file system stand still: requests stay where they are, and so do delayed answers."""
+        self._frozen = True
+        self._epoll.unregister(self._connection.descriptor)
+        self._agenda.after(seconds, self._thaw)
+
+    def _thaw(self) -> None:
+        self._frozen = False
+        self._epoll.register(self._connection.descriptor, select.EPOLLIN)
 
     def run(self) -> None:
         """Serve until a signal or an unmount. Raises GpudaemonError where the kernel does not play along."""
@@ -76,11 +99,21 @@ class Host:
             self._refuse_interrupts()
             if self._control is not None:
                 self._listen(self._control)
+            self._keep_up()
+            if self._scenario is not None:
+                self._commands.follow(self._scenario)
             print(f"ready {self._directory}", flush=True)
             while not (self._stopping or self._server.ended):
-                self._turn(self._server.timeout())
+                self._turn(self._timeout())
         finally:
             self._close()
+
+    def _keep_up(self) -> None:
+        """Compute the models' states now and then, one model at a time, so that a late reader need not wait."""
+        if self._models:
+            self._models[0].at(self._clock())
+            self._models.append(self._models.pop(0))
+            self._agenda.after(_KEEP_UP / len(self._models), self._keep_up)
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -98,7 +131,14 @@ class Host:
                 self._stopping |= not os.read(descriptor, 4096)
             else:
                 self._wake.recv(64)
-        self._server.answer_due()
+        self._agenda.run_due()
+        if not self._frozen:
+            self._server.answer_due()
+
+    def _timeout(self) -> float | None:
+        """Seconds until something is due, None for never."""
+        moments = (self._agenda.timeout(), None if self._frozen else self._server.timeout())
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def _refuse_interrupts(self) -> None:
         """Make the kernel send one FUSE_INTERRUPT and refuse it, so that readers wait in D state from then on.
@@ -179,30 +219,56 @@ class Host:
         self._epoll.close()
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a live host, but for where its sockets are."""
+    parser.add_argument("--gpus", type=int, metavar="N", help="number of GPUs, where there is a choice")
+    parser.add_argument("--seed", type=int, metavar="N", help="another one gives other motion (0)")
+    parser.add_argument("--workload", metavar="NAME", help=f"of every GPU: {', '.join(WORKLOADS)}")
+    parser.add_argument("--scenario", metavar="FILE", help="what happens, and when")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+
+
+def serve(options: argparse.Namespace, profile: str | None, good: Callable[[], None] = lambda: None) -> None:
+    """Serve the host that the options of `add_arguments` name until it is told to end.
+
+    profile: None for that of the scenario, else mi300x8. good: called when all that was asked for can
+    be, before anything is mounted. Raises GpudaemonError.
+    """
+    scenario = read(options.scenario) if options.scenario else None
+    wanted = dict(scenario.host) if scenario else {}
+    given = {name: getattr(options, name) for name in ("gpus", "seed", "workload")}
+    wanted |= {name: value for name, value in given.items() if value is not None}
+    name = profile or wanted.get("profile", "mi300x8")
+    known = profiles()
+    if name not in known:
+        raise GpudaemonError(f"no profile {name!r}: there are {', '.join(known)}")
+    try:
+        tree = known[name].tree(wanted.get("gpus"), seed=wanted.get("seed", 0), workload=wanted.get("workload"))
+    except ValueError as error:
+        raise GpudaemonError(str(error)) from error
+    good()
+    Host(
+        tree,
+        os.path.abspath(options.directory),
+        control=options.control,
+        uevents=options.uevents,
+        scenario=scenario,
+        life=sys.stdin.fileno() if options.until_eof else None,
+    ).run()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line of the process; returns the exit status."""
-    known = profiles()
     parser = argparse.ArgumentParser(prog="gpudaemon.mock.host", description="serve a mock GPU host by FUSE")
     parser.add_argument("directory", metavar="DIR", help="an existing directory; sys and proc appear below it")
-    parser.add_argument("--profile", choices=sorted(known), default="mi300x8")
-    parser.add_argument("--gpus", type=int, help="number of GPUs, where the profile leaves a choice")
+    parser.add_argument("--profile", help="`gpudaemon mock profiles` lists them")
     parser.add_argument("--control", metavar="SOCKET", help="make a control socket here")
-    parser.add_argument("--uevents", metavar="SOCKET", help="send uevents as datagrams to this socket")
-    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+    parser.add_argument("--uevents", metavar="SOCKET", help="send uevents there, or `netlink`")
+    add_arguments(parser)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        tree = known[options.profile].tree(options.gpus)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        Host(
-            tree,
-            os.path.abspath(options.directory),
-            control=options.control,
-            uevents=options.uevents,
-            life=sys.stdin.fileno() if options.until_eof else None,
-        ).run()
+        serve(options, options.profile)
     except GpudaemonError as error:
         print(f"gpudaemon.mock.host: {error}", file=sys.stderr)
         return 1

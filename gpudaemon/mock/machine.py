@@ -7,12 +7,10 @@ kernel/cgroup/cgroup.c (proc_cgroup_show), drivers/gpu/drm/drm_file.c (drm_show_
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gpudaemon.mock.clock import HostClock
 from gpudaemon.mock.tree import Generate, Tree
 
-__all__ = ["Process", "add_machine", "add_process", "node_cpus"]
-
-_BOOT = 1_760_000_000  # btime of every mock host: the tree must not depend on today
-_UP = 86_400  # seconds a mock host has been up when it starts
+__all__ = ["AMD", "INTEL", "RELEASE_7_3", "Process", "add_machine", "add_process", "node_cpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,34 @@ def node_cpus(node: int, cpus_per_node: int) -> tuple[int, int]:
     return node * cpus_per_node, (node + 1) * cpus_per_node - 1
 
 
-def add_machine(tree: Tree, *, nodes: int, cpus_per_node: int, memory: int) -> None:
-    """NUMA nodes and the host's own files in proc. memory: bytes of the whole host."""
+_RELEASE = (
+    "Linux version 6.12.107+deb13-amd64 (debian-kernel@lists.debian.org) (x86_64-linux-gnu-gcc-14 (Debian "
+    "14.2.0-19) 14.2.0, GNU ld (GNU Binutils for Debian) 2.44) #1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1\n"
+)
+RELEASE_7_3 = (
+    "Linux version 7.3.4+deb13-amd64 (debian-kernel@lists.debian.org) (x86_64-linux-gnu-gcc-14 (Debian "
+    "14.2.0-19) 14.2.0, GNU ld (GNU Binutils for Debian) 2.44) #1 SMP PREEMPT_DYNAMIC Debian 7.3.4-1~bpo13+1 "
+    "(2026-11-15)\n"
+)
+
+
+AMD, INTEL = ("AuthenticAMD", 25), ("GenuineIntel", 6)
+"""vendor_id and cpu family of /proc/cpuinfo: Zen 3 and later, and every Core and Xeon."""
+
+
+def add_machine(
+    tree: Tree,
+    *,
+    nodes: int,
+    cpus_per_node: int,
+    memory: int,
+    cpu: tuple[str, int] = AMD,
+    release: str = _RELEASE,
+) -> None:
+    """NUMA nodes and the host's own files in proc.
+
+    memory: bytes of the whole host; cpu: what its processors are; release: /proc/version.
+    """
     base = "sys/devices/system/node"
     listed = f"0-{nodes - 1}" if nodes > 1 else "0"
     tree.text(base, online=listed, possible=listed, has_cpu=listed, has_memory=listed, has_normal_memory=listed)
@@ -51,30 +75,40 @@ def add_machine(tree: Tree, *, nodes: int, cpus_per_node: int, memory: int) -> N
             f"Node {node} MemUsed:        {kib // 4:8d} kB\n",
         )
         tree.link(f"sys/bus/node/devices/node{node}", f"{base}/node{node}")
-    _add_proc(tree, nodes * cpus_per_node, memory // 1024)
+    _add_proc(tree, nodes * cpus_per_node, memory // 1024, release)
+    tree.file("proc/cpuinfo", _cpuinfo(nodes * cpus_per_node, *cpu))
+    vendor, family = cpu
+    number, model = (2, 0x11) if vendor == AMD[0] else (0, 0x8F)
+    alias = f"cpu:type:x86,ven{number:04X}fam{family:04X}mod{model:04X}:feature:,0000,0001,0002,0003"
+    tree.text("sys/devices/system/cpu", modalias=alias)
 
 
-def _add_proc(tree: Tree, cpus: int, kib: int) -> None:
-    tree.file(
-        "proc/version",
-        "Linux version 6.12.107+deb13-amd64 (debian-kernel@lists.debian.org) (x86_64-linux-gnu-gcc-14 (Debian "
-        "14.2.0-19) 14.2.0, GNU ld (GNU Binutils for Debian) 2.44) #1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1\n",
-    )
+def _add_proc(tree: Tree, cpus: int, kib: int, release: str) -> None:
+    clock = tree.clock
+    tree.file("proc/version", release)
     tree.file(
         "proc/uptime",
-        generate=lambda seconds: f"{_UP + seconds:.2f} {(_UP + seconds) * cpus * 0.9:.2f}\n".encode(),
+        generate=lambda seconds: b"%.2f %.2f\n" % (up := clock.boottime(seconds), up * cpus * 0.9),
     )
-    tree.file("proc/stat", generate=lambda seconds: _stat(cpus, _UP + seconds))
+    tree.file("proc/stat", generate=lambda seconds: _stat(cpus, clock, seconds))
     tree.file("proc/meminfo", _meminfo(kib))
     tree.file("proc/loadavg", b"3.12 2.98 3.01 4/2310 48211\n")
 
 
-def _stat(cpus: int, seconds: float) -> bytes:
+def _cpuinfo(cpus: int, vendor: str, family: int) -> str:
+    """What tells processors apart; the kernel prints more of each (arch/x86/kernel/cpu/proc.c)."""
+    return "".join(
+        f"processor\t: {number}\nvendor_id\t: {vendor}\ncpu family\t: {family}\n\n" for number in range(cpus)
+    )
+
+
+def _stat(cpus: int, clock: HostClock, moment: float) -> bytes:
+    seconds = clock.boottime(moment)
     # Clock ticks of 1/100 s: user nice system idle iowait irq softirq steal guest guest_nice.
     each = [int(seconds * share) for share in (6, 0, 3, 90, 1, 0, 0, 0, 0, 0)]
     lines = ["cpu  " + " ".join(str(ticks * cpus) for ticks in each)]
     lines += [f"cpu{cpu} " + " ".join(map(str, each)) for cpu in range(cpus)]
-    lines += [f"intr {int(seconds * 900)}", f"ctxt {int(seconds * 4000)}", f"btime {_BOOT}"]
+    lines += [f"intr {int(seconds * 900)}", f"ctxt {int(seconds * 4000)}", f"btime {clock.booted()}"]
     lines += [f"processes {48_000 + int(seconds)}", "procs_running 4", "procs_blocked 0"]
     return ("\n".join(lines) + "\n").encode()
 

@@ -1,22 +1,14 @@
 """Values that move smoothly, and the same way each time: functions of a seed and the seconds since start.
 
-The load of a mock GPU is a sum of slow sines with phases drawn from the seed; power, temperature, clocks and
-memory use follow it with plausible slopes, so a page of graphs looks like a machine at work.
+A sum of slow sines with phases drawn from the seed. Sensors of the host follow it, and GPUs whose workload is
+`varying`.
 """
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpudaemon.mock.tree import Generate
-
-__all__ = ["Load", "integer"]
-
-
-def integer(value: Callable[[float], float], step: int = 1) -> Generate:
-    """`%d\\n` of `value`, rounded down to a multiple of `step`, as drivers print what firmware gives them."""
-    return lambda seconds: b"%d\n" % (int(value(seconds)) // step * step)
+__all__ = ["Load"]
 
 
 @dataclass(frozen=True, slots=True)

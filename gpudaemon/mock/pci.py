@@ -7,8 +7,9 @@ as of Linux 6.12; Documentation/ABI/testing/sysfs-bus-pci and sysfs-devices-powe
 import errno
 from dataclasses import dataclass
 
-from gpudaemon.mock.motion import integer
-from gpudaemon.mock.tree import Tree
+from gpudaemon.mock.model import Gpu
+from gpudaemon.mock.show import integer
+from gpudaemon.mock.tree import Generate, Tree
 
 __all__ = [
     "BRIDGE_CLASS",
@@ -29,6 +30,9 @@ _UNCORRECTABLE = (
     *("ECRC", "UnsupReq", "ACSViol", "UncorrIntErr", "BlockedTLP", "AtomicOpBlocked", "TLPBlockedErr"),
     "PoisonTLPBlocked",
 )
+
+_SEEN = {"correctable": "BadTLP", "nonfatal": "CmpltTO", "fatal": "DLP"}
+"""As what a model's errors are counted: a packet with a bad checksum, a request nobody answers, a lost link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class Function:
     autosuspend: milliseconds of idleness after which runtime PM puts it to sleep; None where the driver keeps
         it awake (`control` says `on` and autosuspend_delay_ms fails with EIO).
     asleep: runtime PM has put it to sleep, and it stays so until somebody uses it.
-    root: a root port, which also counts the errors reported to it.
+    root: a root port, which also counts the errors reported to it. aer: has the AER capability. A link of 0
+    lanes prints as one that is not known.
     """
 
     path: str
@@ -72,6 +77,7 @@ class Function:
     asleep: bool = False
     bars: tuple[Bar, ...] = ()
     root: bool = False
+    aer: bool = True
 
     @property
     def address(self) -> str:
@@ -137,8 +143,13 @@ def add_class_device(
     add_plain_power(tree, path)
 
 
-def add_function(tree: Tree, function: Function, total_cpus: int) -> None:
-    """Add a function with everything the PCI, PM, AER and IOMMU cores show of it."""
+def add_function(tree: Tree, function: Function, total_cpus: int, gpu: Gpu | None = None) -> None:
+    """Add a function with everything the PCI, PM, AER and IOMMU cores show of it.
+
+    gpu: whose errors its AER counters count, and the model of this tree at that address; None for no GPU.
+    """
+    if gpu is not None:
+        tree.gpus[function.address] = gpu
     path = function.path
     vendor, device = function.subsystem
     pci_class = function.pci_class
@@ -165,7 +176,7 @@ def add_function(tree: Tree, function: Function, total_cpus: int) -> None:
     _add_identity(tree, function)
     _add_resources(tree, function)
     _add_power(tree, function)
-    _add_express(tree, function)
+    _add_express(tree, function, gpu)
     tree.link(f"{path}/subsystem", "sys/bus/pci")
     tree.link(f"{path}/driver", f"sys/bus/pci/drivers/{function.driver}")
     tree.link(f"sys/bus/pci/devices/{function.address}", path)
@@ -228,21 +239,25 @@ def _add_power(tree: Tree, function: Function) -> None:
         tree.file(f"{power}/autosuspend_delay_ms", b"%d\n" % delay, mode=0o644)
 
 
-def _add_express(tree: Tree, function: Function) -> None:
+def _add_express(tree: Tree, function: Function, gpu: Gpu | None) -> None:
     """Link and errors of a PCI Express function."""
     if function.link is None or function.best is None:
         return
     for prefix, (speed, width) in (("current", function.link), ("max", function.best)):
-        tree.text(
-            function.path, **{f"{prefix}_link_speed": f"{speed} GT/s PCIe", f"{prefix}_link_width": width}
-        )
+        shown = f"{speed} GT/s PCIe" if width else "Unknown"  # drivers/pci/probe.c, pci_speed_string
+        tree.text(function.path, **{f"{prefix}_link_speed": shown, f"{prefix}_link_width": width})
+    if not function.aer:
+        return
     for severity, names, total in (
         ("correctable", _CORRECTABLE, "TOTAL_ERR_COR"),
         ("nonfatal", _UNCORRECTABLE, "TOTAL_ERR_NONFATAL"),
         ("fatal", _UNCORRECTABLE, "TOTAL_ERR_FATAL"),
     ):
-        lines = [f"{name} 0\n" for name in names]
-        tree.file(f"{function.path}/aer_dev_{severity}", "".join([*lines, f"{total} 0\n"]))
+        path = f"{function.path}/aer_dev_{severity}"
+        if gpu is None:
+            tree.file(path, "".join([*(f"{name} 0\n" for name in names), f"{total} 0\n"]))
+        else:
+            tree.file(path, generate=_counted(gpu, severity, names, total))
     if function.root:
         tree.text(
             function.path,
@@ -250,3 +265,20 @@ def _add_express(tree: Tree, function: Function) -> None:
             aer_rootport_total_err_fatal=0,
             aer_rootport_total_err_nonfatal=0,
         )
+
+
+def _counted(gpu: Gpu, severity: str, names: tuple[str, ...], total: str) -> Generate:
+    """Counters of errors that follow the model (drivers/pci/pcie/aer.c, aer_stats_dev_attr)."""
+
+    def content(seconds: float) -> bytes:
+        state = gpu.at(seconds)
+        counts = {
+            "correctable": state.aer_corrected,
+            "nonfatal": state.aer_nonfatal,
+            "fatal": state.aer_fatal,
+        }
+        count = counts[severity]
+        lines = [f"{name} {count if name == _SEEN[severity] else 0}\n" for name in names]
+        return "".join([*lines, f"{total} {count}\n"]).encode()
+
+    return content

@@ -7,56 +7,10 @@ background: the state at a moment follows from the accesses before it.
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["CORE_FILES", "RuntimePower", "touches"]
-
-CORE_FILES = frozenset(
-    {
-        *(
-            "uevent",
-            "class",
-            "vendor",
-            "device",
-            "subsystem_vendor",
-            "subsystem_device",
-            "revision",
-            "modalias",
-        ),
-        *(
-            "numa_node",
-            "local_cpus",
-            "local_cpulist",
-            "enable",
-            "power_state",
-            "irq",
-            "resource",
-            "rom",
-            "boot_vga",
-        ),
-        *("d3cold_allowed", "msi_bus", "broken_parity_status", "ari_enabled"),
-        *("dma_mask_bits", "consistent_dma_mask_bits"),
-        *("aer_dev_correctable", "aer_dev_nonfatal", "aer_dev_fatal"),
-        *("aer_rootport_total_err_cor", "aer_rootport_total_err_fatal", "aer_rootport_total_err_nonfatal"),
-    }
-)
-"""Files of a PCI device that the core prints from memory (drivers/pci/pci-sysfs.c, drivers/pci/pcie/aer.c)."""
-
-
-def touches(path: str) -> bool:
-    """True where reading `path`, relative to the PCI device's directory, reaches the device.
-
-    Everything does but what the PCI, PM, DRM and hwmon cores print from memory. A real driver has a few more
-    files it serves from memory; counting those too keeps a reader honest.
-    """
-    parts = path.split("/")
-    if "power" in parts[:-1]:
-        return False
-    if len(parts) == 1:
-        return parts[0] not in CORE_FILES
-    if parts[0] in ("drm", "accel", "hwmon") and len(parts) == 3:
-        return parts[2] not in ("dev", "uevent", "name")
-    return True
+__all__ = ["RuntimePower"]
 
 
 @dataclass(slots=True)
@@ -66,7 +20,8 @@ class RuntimePower:
     delay: autosuspend_delay_ms, None where the device stays awake (`control` is `on`).
     accesses: reads that reached the device; suspended_accesses: of those, the ones that woke it.
     last_access: seconds, None before the first. below: devices behind a bridge, which stays awake while one of
-    them is; since: when the state last changed, for their bridge.
+    them is; since: when the state last changed, for their bridge. changed: told of each change, its moment and
+    whether it woke.
     """
 
     delay: int | None
@@ -80,6 +35,7 @@ class RuntimePower:
     last_access: float | None = None
     below: list["RuntimePower"] = field(default_factory=list)
     since: float = 0.0
+    changed: Callable[[float, bool], object] | None = None
 
     def advance(self, now: float) -> None:
         """Bring the state up to `now`: fall asleep at the moment the delay ran out, account the time."""
@@ -101,6 +57,8 @@ class RuntimePower:
             self._account(moment)
             self.active = active
             self.since = moment
+            if self.changed is not None:
+                self.changed(moment, active)
 
     def _account(self, until: float) -> None:
         passed = until - self.accounted

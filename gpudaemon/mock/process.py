@@ -15,6 +15,7 @@ from types import TracebackType
 from gpudaemon.errors import GpudaemonError
 from gpudaemon.mock.control import Control
 from gpudaemon.mock.mount import unmount
+from gpudaemon.mock.netlink import NETLINK
 
 __all__ = ["HostProcess"]
 
@@ -23,13 +24,26 @@ class HostProcess:
     """Context manager: `python -P -m gpudaemon.mock.host` with this interpreter, mounted while inside.
 
     sysfs, procfs: where to point the daemon. control: client of the control socket. uevents: path to which the
-    host sends uevents; bind a UNIX datagram socket there before causing any. pid: of the host.
+    host sends uevents; bind a UNIX datagram socket there before causing any. pid: of the host. namespace: with
+    netlink, the network namespace where it sends uevents instead.
+    seed, workload, scenario: as on the command line.
     Entering raises GpudaemonError where the host does not come up; leaving never leaves a mount behind.
     """
 
-    def __init__(self, profile: str = "mi300x8", gpus: int | None = None, *, timeout: float = 15.0) -> None:
+    def __init__(
+        self,
+        profile: str = "mi300x8",
+        gpus: int | None = None,
+        *,
+        seed: int | None = None,
+        workload: str | None = None,
+        scenario: str | None = None,
+        netlink: bool = False,
+        timeout: float = 15.0,
+    ) -> None:
         self._profile = profile
-        self._gpus = gpus
+        self._options = {"gpus": gpus, "seed": seed, "workload": workload, "scenario": scenario}
+        self._netlink = netlink
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._home = ""
@@ -54,9 +68,9 @@ class HostProcess:
             self._profile,
         ]
         # The host ends with us even if we are killed: then its standard input ends.
-        command += ["--control", socket, "--uevents", self.uevents, "--until-eof"]
-        if self._gpus is not None:
-            command += ["--gpus", str(self._gpus)]
+        command += ["--control", socket, "--uevents", NETLINK if self._netlink else self.uevents, "--until-eof"]
+        for name, value in self._options.items():
+            command += [f"--{name}", str(value)] if value is not None else []
         # -P keeps the working directory out of the path; the package may be a checkout that is not installed.
         packages = str(Path(__file__).resolve().parents[2])
         search = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
@@ -84,6 +98,11 @@ class HostProcess:
         if self._process is None:
             raise GpudaemonError("the mock host does not run")
         return self._process.pid
+
+    @property
+    def namespace(self) -> str:
+        """Path of the host's network namespace, for `nsenter --net=`."""
+        return f"/proc/{self.pid}/ns/net"
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None

@@ -8,8 +8,9 @@ drivers/power/supply/power_supply_sysfs.c and power_supply_hwmon.c, drivers/ther
 from collections.abc import Callable
 from functools import partial
 
-from gpudaemon.mock.motion import Load, integer
+from gpudaemon.mock.motion import Load
 from gpudaemon.mock.pci import Function, add_class_device, add_function, add_plain_power, devices_path
+from gpudaemon.mock.show import integer
 from gpudaemon.mock.tree import Generate, Tree
 
 __all__ = ["add_battery", "add_coretemp", "add_k10temp", "add_nvme", "add_thermal_zone"]

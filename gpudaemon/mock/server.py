@@ -11,10 +11,11 @@ import random
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from gpudaemon.mock.fuse import Attributes, Connection, Opcode, directory_entry
 from gpudaemon.mock.live import LiveTree, Node
-from gpudaemon.mock.tree import Link
+from gpudaemon.mock.tree import File, Link
 
 __all__ = ["Server"]
 
@@ -224,10 +225,13 @@ class Server:
         self.reads += 1
         if node.touching and node.device is not None:
             node.device.power.touch(self._clock())
+        late = node.entry.delay if isinstance(node.entry, File) else 0.0
         fault = node.fault
-        if fault is not None and (fault.hang or fault.latency or fault.jitter):
+        if late or (fault is not None and (fault.hang or fault.latency or fault.jitter)):
             now = self._clock()
-            due = None if fault.hang else now + fault.latency + fault.jitter * self._jitter.random()
+            due: float | None = now + late
+            if fault is not None:
+                due = None if fault.hang else now + late + fault.latency + fault.jitter * self._jitter.random()
             self._parked[unique] = _Parked(handle, offset, size, now, due)
             if due is not None:
                 heapq.heappush(self._due, (due, unique))
@@ -243,8 +247,11 @@ class Server:
             self._connection.error(unique, fault.read_errno)
         else:
             try:
-                replaced = None if fault is None else fault.content
-                content = node.content(self._clock()) if replaced is None else replaced
+                now = self._clock()
+                if fault is None:
+                    content = node.content(now)
+                else:
+                    content = fault.spoil(partial(node.content, now), node.number)
             except OSError as error:
                 self._connection.error(unique, error.errno or errno.EIO)
                 return

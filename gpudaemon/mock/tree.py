@@ -8,12 +8,15 @@ directory to the nearest directory that properly contains the target, then down.
 import os
 import posixpath
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from gpudaemon.mock.clock import HostClock
+from gpudaemon.mock.model import Gpu
 
 __all__ = ["File", "Generate", "Link", "Tree", "kernfs_target", "write"]
 
 Generate = Callable[[float], bytes]
-"""seconds since the host started -> content at that moment; must depend on nothing else"""
+"""seconds since the host started -> content at that moment; depends on nothing else but orders to a model"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,16 @@ class File:
     generate: for values that move; None where `content` is all there ever is.
     error: errno of a read that fails in the kernel too (autosuspend_delay_ms gives EIO where autosuspend is
         not in use); 0 for none. A written tree leaves such files out, an ordinary file cannot fail.
+    delay: seconds a read takes in the kernel too (pcie_bw of amdgpu sleeps a second).
+    in_reset: content while the driver is in a reset, None where reads fail then.
     """
 
     content: bytes = b""
     mode: int = 0o444
     generate: Generate | None = None
     error: int = 0
+    delay: float = 0.0
+    in_reset: bytes | None = None
 
     def at(self, seconds: float) -> bytes:
         """Content `seconds` after the host started."""
@@ -60,9 +67,16 @@ def kernfs_target(link: str, target: str) -> str:
 
 @dataclass(slots=True)
 class Tree:
-    """path -> File or Link, in the order in which they were added."""
+    """path -> File or Link, in the order in which they were added.
+
+    gpus: PCI address -> the model that its moving files follow. reaches: directory elsewhere -> address of the
+    PCI device that its files ask and whose driver they belong to. clock: what the host's clocks say.
+    """
 
     entries: dict[str, File | Link] = field(default_factory=dict)
+    gpus: dict[str, Gpu] = field(default_factory=dict)
+    reaches: dict[str, str] = field(default_factory=dict)
+    clock: HostClock = field(default_factory=HostClock)
 
     def file(
         self,
@@ -72,10 +86,19 @@ class Tree:
         mode: int = 0o444,
         generate: Generate | None = None,
         error: int = 0,
+        delay: float = 0.0,
+        in_reset: bytes | None = None,
     ) -> None:
         """Add a file. Text is encoded as UTF-8; with `generate` the content is what it gives at time 0."""
         data = content.encode() if isinstance(content, str) else content
-        self._add(path, File(generate(0.0) if generate else data, mode, generate, error))
+        content_now = generate(0.0) if generate else data
+        self._add(path, File(content_now, mode, generate, error, delay, in_reset))
+
+    def renew(self) -> None:
+        """Make the contents at time 0 anew, after a model has changed."""
+        for path, entry in self.entries.items():
+            if isinstance(entry, File) and entry.generate is not None:
+                self.entries[path] = replace(entry, content=entry.generate(0.0))
 
     def text(self, directory: str, mode: int = 0o444, /, **lines: object) -> None:
         """Add one file per keyword below `directory`: the value and a newline, as sysfs_emit prints."""

@@ -24,6 +24,11 @@ class Uevents:
 
     def removed(self, device: LiveDevice) -> list[bytes]:
         """The uevents of the device going away."""
+        events = self.unbound(device) if device.bound else []
+        return [*events, self.event("remove", device.path, "pci", without="DRIVER")]
+
+    def unbound(self, device: LiveDevice) -> list[bytes]:
+        """The uevents of its driver letting go."""
         classes = self._class_devices(device)
         order = (
             ("hwmon", "accel", "card", "render")
@@ -31,20 +36,22 @@ class Uevents:
             else ("accel", "card", "render", "hwmon")
         )
         events = [self.event("remove", path, subsystem) for path, subsystem in _in_order(classes, order)]
-        events.append(self.event("unbind", device.path, "pci", without="DRIVER"))
-        events.append(self.event("remove", device.path, "pci", without="DRIVER"))
-        return events
+        return [*events, self.event("unbind", device.path, "pci", without="DRIVER")]
 
     def restored(self, device: LiveDevice) -> list[bytes]:
         """The uevents of the device coming back."""
+        driven = self.bound(device) if device.bound else []
+        return [self.event("add", device.path, "pci", without="DRIVER"), *driven]
+
+    def bound(self, device: LiveDevice) -> list[bytes]:
+        """The uevents of its driver taking it."""
         classes = self._class_devices(device)
         order = (
             ("render", "card", "accel", "hwmon")
             if self._hwmon_last(device)
             else ("hwmon", "render", "card", "accel")
         )
-        events = [self.event("add", device.path, "pci", without="DRIVER")]
-        events += [self.event("add", path, subsystem) for path, subsystem in _in_order(classes, order)]
+        events = [self.event("add", path, subsystem) for path, subsystem in _in_order(classes, order)]
         events.append(self.event("bind", device.path, "pci"))
         return events
 

@@ -4,7 +4,8 @@ import errno
 
 import pytest
 
-from gpudaemon.mock.power import RuntimePower, touches
+from gpudaemon.mock.power import RuntimePower
+from gpudaemon.model.from_memory import reaches_device
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ from gpudaemon.mock.power import RuntimePower, touches
     ],
 )
 def test_reading_it_reaches_the_device(path: str) -> None:
-    assert touches(path)
+    assert reaches_device(path)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_reading_it_reaches_the_device(path: str) -> None:
     ],
 )
 def test_the_core_prints_it_from_memory(path: str) -> None:
-    assert not touches(path)
+    assert not reaches_device(path)
 
 
 def test_it_falls_asleep_after_the_delay_and_an_access_wakes_it() -> None:

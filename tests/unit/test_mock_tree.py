@@ -16,7 +16,7 @@ from gpudaemon.model.forbidden import is_forbidden
 GPU = "sys/devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0/0000:03:00.0"
 
 
-@pytest.fixture(params=sorted(profiles()))
+@pytest.fixture(scope="module", params=sorted(profiles()))
 def tree(request: pytest.FixtureRequest) -> Tree:
     return profiles()[request.param].tree()
 
@@ -38,7 +38,10 @@ def text(tree: Tree, path: str, seconds: float = 0.0) -> str:
 
 
 def test_profiles_are_found_by_listing_the_folder() -> None:
-    assert list(profiles()) == ["empty", "laptop", "mi300x8", "mixed", "rx7900xtx"]
+    assert list(profiles()) == [
+        *("apu", "arcb580", "cxltiers", "empty", "gaudi2x8", "laptop", "mi250x8", "mi300x8", "mixed"),
+        *("nvidiax8", "rx7900xtx", "vfguest"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_every_link_leads_somewhere(tree: Tree) -> None:
             # Bus, class and driver directories exist as soon as they hold a link.
             assert goal in tree.entries or goal in directories, path
             checked += 1
-    assert checked > 30
+    assert checked > 10
 
 
 def test_links_are_spelled_as_sysfs_spells_them(mi300x8: Tree) -> None:
@@ -268,7 +271,11 @@ def test_a_host_with_any_number_of_gpus(gpus: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "gpus"),
-    [("mi300x8", 0), ("mi300x8", 129), ("rx7900xtx", 2), ("mixed", 1), ("laptop", 1), ("empty", 1)],
+    [
+        *(("mi300x8", 0), ("mi300x8", 129), ("rx7900xtx", 2), ("mixed", 1), ("laptop", 1), ("empty", 1)),
+        *(("mi250x8", 3), ("gaudi2x8", 9), ("nvidiax8", 0), ("vfguest", 9), ("apu", 2), ("arcb580", 2)),
+        ("cxltiers", 1),
+    ],
 )
 def test_a_number_of_gpus_that_cannot_be(name: str, gpus: int) -> None:
     with pytest.raises(ValueError, match=f"gpus is {gpus}"):

@@ -17,7 +17,7 @@ __all__ = ["Profile", "profiles"]
 class Profile:
     """A mock host that can be built.
 
-    name: of the module. title: one line for people.
+    name: of the module. title: one line for people. kernel: which prints such files.
     host: number of GPUs -> the tree. gpus: that number where nobody says otherwise.
     """
 
@@ -25,10 +25,19 @@ class Profile:
     title: str
     host: Callable[[int], Tree]
     gpus: int
+    kernel: str = "6.12"
 
-    def tree(self, gpus: int | None = None) -> Tree:
-        """The tree of this host; raises ValueError where the profile cannot have that many GPUs."""
-        return self.host(self.gpus if gpus is None else gpus)
+    def tree(self, gpus: int | None = None, *, seed: int = 0, workload: str | None = None) -> Tree:
+        """The tree of this host. seed: another one gives other motion; workload: of every GPU.
+
+        Raises ValueError where the profile cannot have that many GPUs, and for a workload that does not exist.
+        """
+        tree = self.host(self.gpus if gpus is None else gpus)
+        if seed or workload is not None:
+            for gpu in tree.gpus.values():
+                gpu.restart(gpu.seed + 1_000_003 * seed, workload)
+            tree.renew()
+        return tree
 
 
 def profiles() -> Mapping[str, Profile]:

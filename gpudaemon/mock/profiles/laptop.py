@@ -6,8 +6,9 @@ gpudaemon.mock.amdgpu, gpudaemon.mock.amdgpu_apu, gpudaemon.mock.sensors, gpudae
 """
 
 from gpudaemon.mock.amdgpu import NAVI33, Card, add_consumer_card
-from gpudaemon.mock.amdgpu_apu import add_apu
+from gpudaemon.mock.amdgpu_apu import PHOENIX, add_apu
 from gpudaemon.mock.machine import Process, add_machine, add_process
+from gpudaemon.mock.model import Chip, Gpu
 from gpudaemon.mock.motion import Load
 from gpudaemon.mock.pci import BRIDGE_CLASS, Bar, Function, add_function, add_host_bridge, devices_path
 from gpudaemon.mock.profiles import Profile
@@ -18,6 +19,10 @@ __all__ = ["PROFILE"]
 
 _CPUS = 16
 _MEMORY = 2**36
+_NAVI33 = Chip(
+    idle=3, cap=100, peak=115, low=255, high=2208, memory_low=96, memory_high=1124, memory=8_573_157_376,
+    hot=88, limit=95, fan=True, link=28e9,
+)  # fmt: skip
 
 
 def _host(gpus: int) -> Tree:
@@ -28,7 +33,7 @@ def _host(gpus: int) -> Tree:
     add_host_bridge(tree, "pci0000:00")
     work = Load.seeded(7840, low=0.03, high=0.6)
     _add_discrete(tree)
-    _add_apu(tree, work)
+    _add_apu(tree)
     _add_rest(tree, work)
     add_machine(tree, nodes=1, cpus_per_node=_CPUS, memory=_MEMORY)
     add_process(tree, Process(1, "systemd", "/init.scope"))
@@ -67,16 +72,14 @@ def _add_discrete(tree: Tree) -> None:
         cpus=(0, _CPUS - 1), group=12, autosuspend=5000, asleep=True,
         bars=(Bar(0x78_0000_0000, 2**33, 0x14220C), Bar(0, 1, 0), Bar(0x7A_0000_0000, 2**28, 0x14220C)),
     )  # fmt: skip
-    add_function(tree, function, _CPUS)
+    gpu = Gpu(_NAVI33, 7700, "idle")
+    add_function(tree, function, _CPUS, gpu)
     tree.text(function.path, boot_vga=0)
-    card = Card(
-        function=function, index=0, render=128, hwmon=5, vram=8_573_157_376, idle=3, cap=100,
-        clocks=(255, 2208), load=Load.seeded(7700, low=0.0, high=0.02),
-    )  # fmt: skip
+    card = Card(function=function, index=0, render=128, hwmon=5, gpu=gpu)
     add_consumer_card(tree, card, NAVI33, display=False)
 
 
-def _add_apu(tree: Tree, work: Load) -> None:
+def _add_apu(tree: Tree) -> None:
     port = _port(tree, devices_path("pci0000:00", "0000:00:08.1"), (0x1022, 0x14EB), 16)
     function = Function(
         path=f"{port}/0000:c4:00.0", vendor=0x1002, device=0x15BF, subsystem=(0xF111, 0x0005),
@@ -84,12 +87,9 @@ def _add_apu(tree: Tree, work: Load) -> None:
         cpus=(0, _CPUS - 1), group=20,
         bars=(Bar(0x80_0000_0000, 2**28, 0x14220C), Bar(0, 1, 0), Bar(0x9000_0000, 2**21, 0x14220C)),
     )  # fmt: skip
-    add_function(tree, function, _CPUS)
-    card = Card(
-        function=function, index=1, render=129, hwmon=4, vram=2**32, idle=4, cap=45, clocks=(800, 2700),
-        load=work,
-    )  # fmt: skip
-    add_apu(tree, card, _MEMORY // 2)
+    gpu = Gpu(PHOENIX, 7840, "desktop")
+    add_function(tree, function, _CPUS, gpu)
+    add_apu(tree, Card(function=function, index=1, render=129, hwmon=4, gpu=gpu), _MEMORY // 2)
 
 
 def _add_rest(tree: Tree, work: Load) -> None:

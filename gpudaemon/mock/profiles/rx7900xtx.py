@@ -7,7 +7,7 @@ Sources: gpudaemon.mock.amdgpu, gpudaemon.mock.pci.
 
 from gpudaemon.mock.amdgpu import Card, add_consumer_card
 from gpudaemon.mock.machine import Process, add_machine, add_process
-from gpudaemon.mock.motion import Load
+from gpudaemon.mock.model import Chip, Gpu
 from gpudaemon.mock.pci import BRIDGE_CLASS, Bar, Function, add_function, add_host_bridge, devices_path
 from gpudaemon.mock.profiles import Profile
 from gpudaemon.mock.tree import Tree
@@ -15,6 +15,10 @@ from gpudaemon.mock.tree import Tree
 __all__ = ["PROFILE"]
 
 _CPUS = 16
+_NAVI31 = Chip(
+    idle=18, cap=339, peak=390, low=500, high=2735, memory_low=96, memory_high=1249, memory=25_753_026_560,
+    hot=92, limit=105, fan=True, link=28e9,
+)  # fmt: skip
 
 
 def _host(gpus: int) -> Tree:
@@ -52,14 +56,11 @@ def _host(gpus: int) -> Tree:
         autosuspend=5000,
         bars=(Bar(0x7C_0000_0000, 2**35, 0x14220C), Bar(0, 1, 0), Bar(0x84_0000_0000, 2**28, 0x14220C)),
     )
-    add_function(tree, function, _CPUS)
+    gpu = Gpu(_NAVI31, 7900)
+    add_function(tree, function, _CPUS, gpu)
     # VGA devices say whether the firmware used them (pci-sysfs.c, boot_vga_show).
     tree.text(function.path, boot_vga=1)
-    card = Card(
-        function=function, index=0, render=128, hwmon=2, vram=25_753_026_560, idle=18, cap=339,
-        clocks=(500, 2735), load=Load.seeded(7900),
-    )  # fmt: skip
-    add_consumer_card(tree, card)
+    add_consumer_card(tree, Card(function=function, index=0, render=128, hwmon=2, gpu=gpu))
     add_machine(tree, nodes=1, cpus_per_node=_CPUS, memory=2**36)
     add_process(tree, Process(1, "systemd", "/init.scope"))
     return tree
