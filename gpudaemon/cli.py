@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from gpudaemon import __version__
 from gpudaemon.config import Config, Flag, default_file, load, nearest, options, sections
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gpudaemon.model.health import Report
 
 __all__ = ["main"]
+
+_T = TypeVar("_T")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +72,41 @@ def _daemon_flags(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+_AddCommand = Callable[[str, str, Callable[[argparse.Namespace], int | None]], _Parser]
+
+
+def _text_commands(command: _AddCommand) -> None:
+    config = command("config", "the configuration in use, and texts about all options", _config_text)
+    form = config.add_mutually_exclusive_group()
+    for name, meaning in (
+        ("sample", "the commented sample file"),
+        ("table", "every flag, as Markdown"),
+        ("manual", "the manual page"),
+    ):
+        form.add_argument(f"--{name}", action="store_true", help=meaning)
+    _daemon_flags(config)
+
+    metrics = command("metrics", "what is made from the metric table: reference, dashboard, rules", _metrics)
+    made = metrics.add_mutually_exclusive_group()
+    for name, meaning in (
+        ("reference", "docs/metrics.md (this, where nothing is asked for)"),
+        ("dashboard", "the Grafana dashboard of a host; needs the extra [dashboards]"),
+        ("alerts", "Prometheus alerting rules"),
+        ("recording", "Prometheus recording rules"),
+    ):
+        made.add_argument(f"--{name}", action="store_true", help=meaning)
+
+
+def _mock_commands(commands: "argparse._SubParsersAction[_Parser]", *, load: bool) -> None:
+    mock = commands.add_parser("mock", help="hosts that do not exist", allow_abbrev=False)
+    if load:
+        from gpudaemon.mock.command_line import add_actions
+
+        add_actions(mock)
+
+
+def _parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """given: the words of the command line; the actions of `mock` are only loaded where they are asked for."""
     parser = _Parser(
         prog="gpudaemon",
         description="Telemetry daemon for GPU hosts that a sick GPU cannot stall.",
@@ -92,6 +128,18 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="as JSON")
     _daemon_flags(listing)
 
+    cxl = command("cxl", "the CXL bus: what is on it, how it is wired, what it is used for", _cxl)
+    cxl.add_argument("--json", action="store_true", help="as JSON")
+    _daemon_flags(cxl)
+
+    topo = command("topo", "who can reach whom without the CPU: matrix, tree, one pair explained", _topo)
+    shape = topo.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="as JSON")
+    shape.add_argument("--dot", action="store_true", help="as a graph for Graphviz")
+    shape.add_argument("--svg", action="store_true", help="the tree as a drawing")
+    shape.add_argument("--why", nargs=2, metavar=("SRC", "DST"), help="explain one pair, step by step")
+    _daemon_flags(topo)
+
     health = command("health", "whether this host's GPUs are fit for work: status 0, 1 not, 2 unknown", _health)
     which = health.add_mutually_exclusive_group()
     which.add_argument("--device", metavar="ID", help="this one only: a PCI address, cardN or renderDN")
@@ -104,6 +152,18 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(unusable=1)
     check.add_argument("--json", action="store_true", help="as JSON")
     _daemon_flags(check)
+
+    capture = command("capture", "record this host for a bug report or a test, without what names it", _capture)
+    capture.add_argument(
+        "to",
+        metavar="DIR|FILE.tar.gz",
+        help="a new directory, or one file with the daemon's log and metrics as well",
+    )
+    capture.add_argument("--host-only", action="store_true", help="nothing of the daemon in the one file")
+    capture.add_argument(
+        "--key", metavar="FILE", help="secret of the hash of serial numbers; drawn anew without it"
+    )
+    _daemon_flags(capture)
 
     forget = command("forget", "a missing GPU was taken out on purpose: expect it no more", _forget)
     forget.add_argument("device", metavar="ID", help="its PCI address")
@@ -120,34 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _daemon_flags(command(name, meaning, partial(_tell, f"/{name}")))
 
-    config = command("config", "the configuration in use, and texts about all options", _config_text)
-    form = config.add_mutually_exclusive_group()
-    for name, meaning in (
-        ("sample", "the commented sample file"),
-        ("table", "every flag, as Markdown"),
-        ("manual", "the manual page"),
-    ):
-        form.add_argument(f"--{name}", action="store_true", help=meaning)
-    _daemon_flags(config)
-
-    metrics = command("metrics", "what is made from the metric table: reference, dashboard, rules", _metrics)
-    made = metrics.add_mutually_exclusive_group()
-    for name, meaning in (
-        ("reference", "docs/metrics.md (this, where nothing is asked for)"),
-        ("dashboard", "the Grafana dashboard of a host; needs the extra [dashboards]"),
-        ("alerts", "Prometheus alerting rules"),
-        ("recording", "Prometheus recording rules"),
-    ):
-        made.add_argument(f"--{name}", action="store_true", help=meaning)
-
-    mock = commands.add_parser("mock", help="hosts that do not exist")
-    actions = mock.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="write a host as ordinary files below a directory")
-    build.add_argument("profile", help="see `gpudaemon mock profiles`")
-    build.add_argument("directory")
-    build.add_argument("--gpus", type=int, default=None, metavar="N", help="number of GPUs")
-    build.set_defaults(call=_mock_build)
-    actions.add_parser("profiles", help="list the profiles").set_defaults(call=_mock_profiles)
+    _text_commands(command)
+    _mock_commands(commands, load=given[:1] == ["mock"])
     return parser
 
 
@@ -165,7 +199,7 @@ def _config(arguments: argparse.Namespace) -> Config:
     return _usable(partial(load, _file(arguments), _given(arguments)), getattr(arguments, "unusable", 2))
 
 
-def _usable(read: Callable[[], Config], status: int = 2) -> Config:
+def _usable(read: Callable[[], _T], status: int = 2) -> _T:
     """What `read` gives. One that only an edit can heal ends the program with a status of its own: the service
     manager need not try again."""
     try:
@@ -218,16 +252,60 @@ def _list(arguments: argparse.Namespace) -> None:
         print(as_table(devices))
 
 
+def _cxl(arguments: argparse.Namespace) -> None:
+    from gpudaemon.daemon import look_at_cxl
+    from gpudaemon.log import set_up
+    from gpudaemon.pipeline.alone import without_output
+    from gpudaemon.view import cxl
+
+    # With all the rights this process has: start addresses are for root only.
+    config = _usable(partial(load, _file(arguments), {**_given(arguments), "tier": "full"}))
+    set_up("error" if config.log.level == "info" else config.log.level)
+    with without_output():
+        bus = look_at_cxl(config)
+    print(json.dumps(cxl.as_json(bus), indent=2) if arguments.json else cxl.as_text(bus))
+
+
+def _topo(arguments: argparse.Namespace) -> None:
+    from gpudaemon.collectors.p2p.pairs import judge
+    from gpudaemon.daemon import look_between
+    from gpudaemon.log import set_up
+    from gpudaemon.pipeline.alone import without_output
+    from gpudaemon.view import topo, topo_graph
+
+    # With all the rights this process has: who may read configuration space is told about ACS.
+    config = _usable(partial(load, _file(arguments), {**_given(arguments), "tier": "full"}))
+    set_up("error" if config.log.level == "info" else config.log.level)
+    with without_output():
+        topology, pairs = look_between(config)
+    if arguments.why:
+        ends = [_usable(partial(topo.find, topology, asked)) for asked in arguments.why]
+        print(topo.why(topology, judge(topology, *ends)))
+    elif arguments.json:
+        print(json.dumps(topo.as_json(topology, pairs), indent=2))
+    elif arguments.dot:
+        print(topo_graph.as_dot(topology, pairs))
+    elif arguments.svg:
+        print(topo_graph.as_svg(topology))
+    else:
+        print(topo.as_text(topology, pairs))
+
+
 def _check(arguments: argparse.Namespace) -> None:
-    from gpudaemon.discovery.host import Host
-    from gpudaemon.discovery.interface_probe import probe, remarks
     from gpudaemon.export.access import Access
-    from gpudaemon.reader.probe import probe as try_io_uring
-    from gpudaemon.view import check as view
 
     config = _config(arguments)
     if config.web.config_file:
         Access(config.web.config_file).close()
+    print(_checked(arguments, config, as_json=arguments.json))
+
+
+def _checked(arguments: argparse.Namespace, config: Config, *, as_json: bool) -> str:
+    from gpudaemon.discovery.host import Host
+    from gpudaemon.discovery.interface_probe import probe, remarks
+    from gpudaemon.reader.probe import probe as try_io_uring
+    from gpudaemon.view import check as view
+
     host = Host(sysfs=config.path.sysfs, procfs=config.path.procfs)
     found = probe(host, io_uring=try_io_uring())
     settings = {
@@ -239,11 +317,47 @@ def _check(arguments: argparse.Namespace) -> None:
             for name, path in (("runtime", config.path.runtime), ("state", config.path.state))
         },
     }
-    if arguments.json:
-        shown = view.as_json(found, tier=config.tier, settings=settings, notes=remarks(host))
-        print(json.dumps(shown, indent=2))
-    else:
-        print(view.as_text(found, tier=config.tier, settings=settings, notes=remarks(host)))
+    if as_json:
+        return json.dumps(
+            view.as_json(found, tier=config.tier, settings=settings, notes=remarks(host)), indent=2
+        )
+    return view.as_text(found, tier=config.tier, settings=settings, notes=remarks(host))
+
+
+def _capture(arguments: argparse.Namespace) -> None:
+    import secrets
+
+    from gpudaemon import capture
+    from gpudaemon.bundle import daemon_texts, gathered
+
+    config = _config(arguments)
+    one_file = arguments.to.endswith((".tar.gz", ".tgz"))
+    try:
+        if os.path.lexists(arguments.to) and (one_file or os.listdir(arguments.to)):
+            raise GpudaemonError(f"{arguments.to}: is there already")
+        if arguments.key:
+            with open(arguments.key, "rb") as stream:
+                key = stream.read(4096)
+        else:
+            key = secrets.token_bytes(32)
+        path = config.path
+        recording = capture.record(
+            sysfs=path.sysfs, procfs=path.procfs, deadline=config.read.deadline, runtime=path.runtime
+        )
+        texts = {}
+        if one_file and not arguments.host_only:
+            texts = daemon_texts(control_socket(config)) | gathered(
+                check_json=partial(_checked, arguments, config, as_json=True),
+                config_toml=partial(effective, config),
+            )
+        made = capture.redacted(recording, key, texts)
+        (capture.pack if one_file else capture.write)(made, arguments.to)
+    except OSError as error:
+        raise GpudaemonError(str(error)) from error
+    print(capture.summary(made))
+    if not one_file:
+        place = os.path.abspath(arguments.to)
+        print(f"gpudaemon run --path.sysfs {place}/sys --path.procfs {place}/proc --uevent.source none")
 
 
 def _writable(path: str) -> str:
@@ -337,8 +451,8 @@ def _manual() -> str:
 
 
 def _metrics(arguments: argparse.Namespace) -> None:
+    from gpudaemon.export.provenance import claims, rows
     from gpudaemon.export.reference import reference
-    from gpudaemon.metrics import table
 
     if arguments.dashboard:
         try:
@@ -351,32 +465,13 @@ def _metrics(arguments: argparse.Namespace) -> None:
 
         print(alerting_rules() if arguments.alerts else recording_rules(), end="")
     else:
-        print(reference(table()), end="")
-
-
-def _mock_build(arguments: argparse.Namespace) -> None:
-    from gpudaemon.mock import build, profiles
-
-    if arguments.profile not in profiles():
-        raise GpudaemonError(f"no profile {arguments.profile!r}: there are {', '.join(profiles())}")
-    try:
-        build(arguments.profile, arguments.directory, arguments.gpus)
-    except (ValueError, OSError) as error:
-        raise GpudaemonError(str(error)) from error
-    directory = os.path.abspath(arguments.directory)
-    print(f"gpudaemon run --path.sysfs {directory}/sys --path.procfs {directory}/proc --uevent.source none")
-
-
-def _mock_profiles(_: argparse.Namespace) -> None:
-    from gpudaemon.mock import profiles
-
-    for name, profile in profiles().items():
-        print(f"{name:16} {profile.title}")
+        print(reference(rows(), claims()), end="")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; exit status 0, 1 for an error with its message, 2 for wrong arguments, options."""
-    parsed = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parser(words).parse_args(words)
     try:
         status = parsed.call(parsed)
     except GpudaemonError as error:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -27,18 +27,29 @@ from gpudaemon.supervisor import Supervisor
 if TYPE_CHECKING:
     import socket
 
+    from gpudaemon.collectors.p2p.pairs import Pair
     from gpudaemon.export.control import Control
+    from gpudaemon.export.http import Exposition
     from gpudaemon.export.serve import Serving
+    from gpudaemon.model.cxl import Bus
     from gpudaemon.model.health import Report
+    from gpudaemon.model.metric import Metric
     from gpudaemon.model.snapshot import Snapshot
+    from gpudaemon.model.topology import Topology
+    from gpudaemon.parsers.uevent import Uevent
+    from gpudaemon.pipeline.processes import Processes
+    from gpudaemon.pipeline.sampler import Entry
+    from gpudaemon.pipeline.streams import Streams
     from gpudaemon.sources.own_processes import ProcessCost
 
-__all__ = ["Daemon", "look", "run"]
+__all__ = ["Daemon", "look", "look_at_cxl", "look_between", "run"]
 
 _log = logging.getLogger(__name__)
 
 _SWITCH = 0.001
 _LOOK_GRACE = 3.0
+_LONG_GRACE = 30.0
+"""For what is of no use in parts: a tree without some of its branches."""
 _FIRST_WEIGHING = 5.0
 _WEIGH_EVERY = 60.0
 _HEARTBEATS = (2.0, 5.0)
@@ -46,6 +57,8 @@ _HEARTBEATS = (2.0, 5.0)
 _FALLBACK = 1.25
 """Heartbeats after which things are looked after without one."""
 _ATTENTIVE = 1.0
+_CALL_DELAYS = (0.0, 0.2, 1.0, 5.0, 15.0, 60.0)
+"""Seconds before each replacement of a process of calls that did not live for a minute."""
 _LONGEST_RELOAD = 3.0
 
 
@@ -81,6 +94,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._reloads = asyncio.Lock()
         self._serving: Serving | None = None
+        self._exposition: Exposition | None = None
         self._frozen = False
         self._timer: asyncio.TimerHandle | None = None
         self._resumes: asyncio.TimerHandle | None = None
@@ -101,7 +115,7 @@ class Daemon:
 
         self._assemble()
         registry = private_registry()
-        exposition = Exposition(
+        self._exposition = exposition = Exposition(
             snapshot=lambda: self._publisher.snapshot(devices=False),
             with_devices=self._publisher.snapshot,
             ready=self._serves,
@@ -116,6 +130,7 @@ class Daemon:
             limits=Limits(scrapes=self._config.web.max_requests),
             subjects=subjects(),
             status=self._status,
+            events=lambda: self.troubles.events,
         )
         web = self._config.web
         control = None
@@ -131,6 +146,8 @@ class Daemon:
             )
             self._begin()
             self._tasks.at_beats("inventory", lambda: self._memory.attend(scanned=self._finder.scanned))
+            self._sampler.planned = self._tasks.at_beats("topology", self.topologist.attend)
+            self._tasks.at_beats("trouble", self._look_for_trouble)
             self._serving.start()
             control = await self._controlled()
             if web.config_file:
@@ -174,13 +191,17 @@ class Daemon:
         keep_only(())
         return serving
 
-    async def look(self) -> "tuple[Snapshot, Report]":
-        """Read every device once and return what is known then; a hung one costs the deadline, no more."""
+    async def look(self, grace: float = _LOOK_GRACE) -> "tuple[Snapshot, Report]":
+        """Read every device once and return what is known then; a hung one costs the deadline, no more.
+
+        grace: seconds for what neither answers nor hangs, as on a machine that is busy with other things.
+        """
         self._assemble(keep=False)
         try:
             await self._memory.attend(scanned=False)
             self._begin()
-            await self._answered(_LOOK_GRACE + 2 * self._config.read.deadline)
+            await self._answered(grace + 2 * self._config.read.deadline)
+            await self.topologist.attend()
             await self._memory.attend(scanned=True)
             return self._publisher.snapshot(), self._publisher.report()
         finally:
@@ -211,6 +232,10 @@ class Daemon:
             service.notify(READY=1)
         return wrong
 
+    def entry(self, id_: str) -> "Entry | None":
+        """What is kept for a device; None where it is not here."""
+        return self._sampler.entries.get(id_)
+
     def report(self) -> "Report":
         """What is thought of each GPU."""
         from gpudaemon.view.health import no_answer
@@ -218,6 +243,10 @@ class Daemon:
         if not (self._finder.scanned and self._memory.compared):
             return no_answer("the daemon has just started")
         return self._publisher.report()
+
+    async def page(self) -> str:
+        """What a scrape would be answered now."""
+        return "" if self._exposition is None else (await self._exposition.page()).decode()
 
     async def forget(self, device: str) -> bool:
         """A GPU was taken out; False where it is not missing."""
@@ -265,29 +294,59 @@ class Daemon:
         set_up(config.log.level, config.log.format)
         if config.cpu != old.cpu:
             self._link.run_on(processors(config.cpu.reader))
+            self._calls.run_on(processors(config.cpu.reader))
         self._sampler.reconfigure(
             periods=settings.periods(config), selection=settings.selection(config), resting=config.resting
         )
+        self._reconfigure_processes(config)
         self._inventory.expected.configure(config.inventory.expect, learn=config.inventory.learn)
+        self.topologist.select(settings.of_host(config, "p2p"))
+        self._sampler.planned()
         self._finder.select(settings.devices(config))
         self._finder.look_again("reload")
+
+    def _reconfigure_processes(self, config: Config) -> None:
+        wanted = settings.processes(config)
+        if self._processes is not None and wanted is not None:
+            self._processes.reconfigure(wanted)
+        elif (self._processes is None) != (wanted is None):
+            _log.warning("takes effect at the next start", extra={"option": "collector.drm_client"})
+        traced = settings.streams(config)
+        if self._streams is not None and traced is not None:
+            self._streams.reconfigure(traced)
+        elif (self._streams is None) != (traced is None):
+            _log.warning("takes effect at the next start", extra={"option": "collector.drm_sched"})
 
     def _assemble(self, *, keep: bool = True) -> None:
         """Build the parts between reader and snapshot. keep: write down what is learnt."""
         from gpudaemon.discovery.expected import Expected
         from gpudaemon.discovery.inventory import Inventory
         from gpudaemon.discovery.inventory_file import InventoryFile, machine
+        from gpudaemon.pipeline.calls import Calls
         from gpudaemon.pipeline.counts import Counts
         from gpudaemon.pipeline.finder import Finder
         from gpudaemon.pipeline.holders import Holders
+        from gpudaemon.pipeline.kernel_log import KernelLog
         from gpudaemon.pipeline.memory import Memory
         from gpudaemon.pipeline.publish import Publisher
         from gpudaemon.pipeline.sampler import Sampler
+        from gpudaemon.pipeline.topology import Topologist
+        from gpudaemon.pipeline.trouble import Troubles
 
         config = self._config
         self._counts = Counts(time.time())
         self._tasks = Supervisor(self._counts.task_restarts)
         self._inventory = Inventory(Expected(expect=config.inventory.expect, learn=config.inventory.learn))
+        self._calls = Calls(
+            self._link_of_calls,
+            Holders(config.path.runtime, config.path.sysfs, name="stuck-caller-"),
+            sysfs=config.path.sysfs,
+            periods=settings.periods(config).by_group(),
+            deadline=config.call.deadline,
+            gone=lambda: self._finder.look_again("call"),
+        )
+        if config.cpu.server or config.cpu.reader:
+            self._calls.run_on(processors(config.cpu.reader))
         self._sampler = Sampler(
             self._link,
             Holders(config.path.runtime, config.path.sysfs),
@@ -298,21 +357,29 @@ class Daemon:
             resting=config.resting,
             gone=lambda: self._finder.look_again("read"),
             later=asyncio.get_running_loop().call_soon,
+            calls=self._calls,
         )
+        self.troubles = Troubles(owner=self._owner_of)
+        self._kernel_log = KernelLog(self.troubles, lambda: self._inventory.devices, time.time)
+        # One look at the host is over before a second one at its processes could tell anything.
+        self._processes = self._assembled_processes() if keep else None
         self._memory = Memory(
             self._inventory,
             InventoryFile(config.path.state, machine(), sysfs=config.path.sysfs),
             self._sampler.entries,
             keep=keep and bool(config.path.state),
         )
+        self._streams = self._assembled_streams() if keep else None
         self._finder = Finder(
             self._sampler,
             self._inventory,
             self._counts,
             sysfs=config.path.sysfs,
+            procfs=config.path.procfs,
             wanted=settings.devices(config),
             changed=self._devices_changed,
             complete=self._tasks.beat,
+            notice=self._notice,
         )
         self._publisher = Publisher(
             self._sampler,
@@ -321,7 +388,94 @@ class Daemon:
             self._counts,
             wedged=lambda: self._finder.wedged.by_device,
             not_kept=lambda: self._memory.problem if self._config.inventory.learn else "",
+            of_host=self._of_host,
+            processes=self._processes,
+            streams=self._streams,
         )
+        self.topologist = Topologist(
+            self._sampler,
+            sysfs=config.path.sysfs,
+            procfs=config.path.procfs,
+        )
+        self.topologist.select(settings.of_host(config, "p2p"))
+
+    def _assembled_processes(self) -> "Processes | None":
+        """Who uses the GPUs, where that is wanted."""
+        wanted = settings.processes(self._config)
+        if wanted is None:
+            return None
+        from gpudaemon.pipeline.processes import assembled
+
+        return assembled(
+            self._sampler,
+            self._link,
+            lambda: self._link.launch("scout", "-", wanted.period),
+            self._link.end,
+            log=self._kernel_log,
+            procfs=self._config.path.procfs,
+            sysfs=self._config.path.sysfs,
+            wanted=wanted,
+        )
+
+    def _assembled_streams(self) -> "Streams | None":
+        """What is traced, where that is wanted."""
+        wanted = settings.streams(self._config)
+        if wanted is None:
+            return None
+        from gpudaemon.pipeline.scout import ScoutLink
+        from gpudaemon.pipeline.streams import Streams
+
+        link = ScoutLink(
+            lambda: self._link.launch("tracer", "-", wanted.period),
+            self._link.end,
+            wanted.period,
+            name="tracer",
+        )
+        return Streams(
+            link,
+            wanted,
+            procfs=self._config.path.procfs,
+            sysfs=self._config.path.sysfs,
+            known=lambda device: device in self._inventory.devices,
+            trouble=self.troubles.note,
+        )
+
+    def _gpu_drivers(self) -> tuple[str, ...]:
+        devices = self._inventory.devices.values()
+        return tuple(sorted({device.driver for device in devices if device.nodes and device.driver}))
+
+    def _link_of_calls(self, kind: str) -> ReaderLink:
+        """The link to the process that makes calls of a kind; it is not started here."""
+        heartbeat = self._link.heartbeat_seconds
+        return ReaderLink(
+            engine=kind,
+            heartbeat=heartbeat,
+            program="calls",
+            launched_by=self._link.launcher,
+            delays=_CALL_DELAYS,
+        )
+
+    def _owner_of(self, device: str, pid: int) -> str:
+        return self._processes.owner_of(device, pid) if self._processes is not None else ""
+
+    def _notice(self, event: "Uevent") -> None:
+        """A uevent may be trouble."""
+        from gpudaemon.discovery.trouble import trouble_of
+
+        sysfs = self._config.path.sysfs
+        found = trouble_of(event, self._inventory.devices, sysfs=sysfs, at=time.time())
+        if found is not None:
+            self.troubles.note(found)
+
+    async def _look_for_trouble(self) -> None:
+        """Counters that rose, links that lost lanes, GPUs that are missed."""
+        self.troubles.missing(self._inventory.missing)
+        self.troubles.look(self._sampler.entries, self.topologist.rows)
+
+    def _of_host(self) -> "Mapping[Metric, tuple[tuple[str, float], ...]]":
+        """Series that belong to no lane."""
+        wanted = settings.of_host(self._config, "trouble")
+        return {**self.topologist.rows, **self.troubles.rows(wanted), **self._kernel_log.rows(wanted)}
 
     def _begin(self) -> None:
         """Start the tasks and the stream of events. Raises ConfigError."""
@@ -329,6 +483,10 @@ class Daemon:
         self._finder.listen(self._config.uevent.source)
         self._link.attach(asyncio.get_running_loop())
         self._tasks.run("scan", self._finder.run)
+        if self._processes is not None:
+            self._processes.begin(asyncio.get_running_loop(), self._gpu_drivers())
+        if self._streams is not None:
+            self._streams.begin(asyncio.get_running_loop())
         self._link.on_beat = self._look_after
         self._look_after()
         self._tasks.run("costs", self._weigh_processes)
@@ -338,7 +496,12 @@ class Daemon:
             if timer is not None:
                 timer.cancel()
         await self._tasks.end()
+        if self._processes is not None:
+            self._processes.close()
+        if self._streams is not None:
+            self._streams.close()
         await self._finder.close()
+        await self._calls.close()
         await self._link.close()
 
     async def _answered(self, seconds: float) -> None:
@@ -353,9 +516,13 @@ class Daemon:
         return self._publisher.ready()
 
     def _serves(self) -> tuple[bool, str]:
-        """Ready, and whoever should be here is known."""
+        """Ready, and whoever should be here is known, and what lies between devices."""
         ready, why = self._ready()
-        return (False, "comparing with the inventory") if ready and not self._memory.compared else (ready, why)
+        if ready and not self._memory.compared:
+            return False, "comparing with the inventory"
+        if ready and not self.topologist.ready:
+            return False, "looking at what lies between devices"
+        return ready, why
 
     def _status(self) -> dict[str, str]:
         """Lines of the landing page."""
@@ -370,6 +537,9 @@ class Daemon:
         }
 
     def _devices_changed(self) -> None:
+        self.troubles.missing(self._inventory.missing)
+        if self._processes is not None:
+            self._processes.devices_changed(self._gpu_drivers())
         if self._frozen:
             # What went is given back now; with what was here at first set aside this takes a moment only.
             gc.collect()
@@ -398,6 +568,10 @@ class Daemon:
 
     def _attend(self, now: float) -> bool:
         soon = self._sampler.tick(now)
+        if self._processes is not None:
+            self._processes.attend(now)
+        if self._streams is not None:
+            self._streams.attend(now)
         self._tasks.beat()
         if not self._frozen and self._ready()[0]:
             # What is here now mostly stays: the collector need not walk it again, which takes longer than
@@ -420,6 +594,11 @@ class Daemon:
         while True:
             await asyncio.sleep(_FIRST_WEIGHING if not self._counts.processes else _WEIGH_EVERY)
             pids = {"server": os.getpid(), "reader": self._link.pid, "launcher": self._link.launcher_pid}
+            if self._processes is not None and self._processes.link.up:
+                pids["scout"] = self._processes.link.pid
+            if self._streams is not None and self._streams.link.up:
+                pids["tracer"] = self._streams.link.pid
+            pids |= {kind: link.pid for kind, link in self._calls.links.items() if link.up}
             self._counts.processes = await asyncio.to_thread(_costs, pids)
 
 
@@ -435,6 +614,33 @@ def look(config: Config) -> "tuple[Snapshot, Report]":
 
     async def main() -> "tuple[Snapshot, Report]":
         return await Daemon(config).look()
+
+    return asyncio.run(main())
+
+
+def look_at_cxl(config: Config) -> "Bus":
+    """Read this host once; returns its CXL bus, empty where there is none."""
+    from gpudaemon.collectors.cxl.build import build
+    from gpudaemon.model.device import Device, DeviceKind
+
+    async def main() -> "Bus":
+        daemon = Daemon(config)
+        await daemon.look(_LONG_GRACE)
+        entry = daemon.entry("cxl")
+        if entry is None or entry.facts is None:
+            return build(Device(id="cxl", kind=DeviceKind.CXL_BUS, path="bus"), {})
+        return build(entry.device, entry.facts)
+
+    return asyncio.run(main())
+
+
+def look_between(config: Config) -> "tuple[Topology, tuple[Pair, ...]]":
+    """Read this host once; returns its PCI functions and what lies between them."""
+
+    async def main() -> "tuple[Topology, tuple[Pair, ...]]":
+        daemon = Daemon(config)
+        await daemon.look(_LONG_GRACE)
+        return daemon.topologist.made.topology, daemon.topologist.made.pairs
 
     return asyncio.run(main())
 

@@ -8,8 +8,13 @@ import json
 import logging
 import os
 import sys
+from collections import deque
 
-__all__ = ["set_up"]
+__all__ = ["recent", "set_up"]
+
+_RECENT = 1000
+_recent: deque[str] = deque(maxlen=_RECENT)
+"""The newest lines, for bug reports; of the process, as the log is."""
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -58,8 +63,25 @@ class _Objects(logging.Formatter):
         return prefix + json.dumps(line, default=str)
 
 
+class _Recent(logging.Handler):
+    """Keeps the newest lines, each with its time; a long one is cut."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _recent.append(f"{record.created:.3f} {self.format(record)[:4096]}")
+        except Exception:
+            self.handleError(record)
+
+
+def recent() -> list[str]:
+    """The newest lines of this process's log, oldest first."""
+    return list(_recent)
+
+
 def set_up(level: str, form: str = "logfmt") -> None:
     """Log to standard error from `level` upwards, as lines of `form`: logfmt or json."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Objects if form == "json" else _Lines)(journal="JOURNAL_STREAM" in os.environ))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    kept = _Recent()
+    kept.setFormatter(_Lines(journal=False))
+    logging.basicConfig(level=level.upper(), handlers=[handler, kept], force=True)

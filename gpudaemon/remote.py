@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from gpudaemon.discovery.expected import full_id
+from gpudaemon.log import recent
 from gpudaemon.model.health import Report
 from gpudaemon.view.health import as_json
 
@@ -24,6 +25,9 @@ class Asked(Protocol):
 
     def report(self) -> Report:
         """What is thought of each GPU."""
+
+    async def page(self) -> str:
+        """What a scrape would be answered."""
 
     async def forget(self, device: str) -> bool:
         """A GPU was taken out; False where it is not missing."""
@@ -59,6 +63,9 @@ def routes(daemon: Asked) -> _Routes:
     async def health(_: _Query) -> tuple[int, Any]:
         return 200, as_json(daemon.report())
 
+    async def bundle(_: _Query) -> tuple[int, Any]:
+        return 200, {"page": await daemon.page(), "log": recent(), "health": as_json(daemon.report())}
+
     async def forget(query: _Query) -> tuple[int, Any]:
         device = full_id(query.get("device", ""))
         if not await daemon.forget(device):
@@ -66,6 +73,7 @@ def routes(daemon: Asked) -> _Routes:
         return 200, {"forgotten": device}
 
     return {
+        ("GET", "/bundle"): bundle,
         ("GET", "/health"): health,
         ("POST", "/inventory/forget"): forget,
         ("POST", "/pause"): pause,

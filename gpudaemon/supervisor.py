@@ -35,8 +35,11 @@ class Supervisor:
 
         self._tasks.append(asyncio.get_running_loop().create_task(forever(), name=name))
 
-    def at_beats(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` at each `beat`: what may wait for a disk and must not hold the clock."""
+    def at_beats(self, name: str, work: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Do `work` at each `beat`: what may wait for a disk and must not hold the clock.
+
+        Returns what has it done now, and again where it is being done.
+        """
         beat = asyncio.Event()
         self._beats.append(beat)
 
@@ -47,6 +50,7 @@ class Supervisor:
                 await work()
 
         self.run(name, at_beat)
+        return beat.set
 
     def beat(self) -> None:
         """The moment for what is done at beats."""

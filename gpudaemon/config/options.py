@@ -152,6 +152,42 @@ class Read(_Section, frozen=True):
     ] = 1.0
 
 
+class CallOptions(_Section, frozen=True):
+    """Calls into drivers and vendors' libraries, each kind in a process of its own."""
+
+    deadline: Annotated[
+        float, _seconds("a call that takes longer has its process ended, in seconds", 0.1, 600)
+    ] = 5.0
+    nvml: (
+        Annotated[bool, _about("ask NVIDIA's NVML; without a word: where the module pynvml is installed")]
+        | None
+    ) = None
+    drm_ras: (
+        Annotated[bool, _about("ask for error counters by netlink (drm-ras); without a word: in tier full")]
+        | None
+    ) = None
+    cxl_mailbox: (
+        Annotated[
+            bool, _about("ask CXL memory devices for their health; without a word: in every tier but base")
+        ]
+        | None
+    ) = None
+    rdma: (
+        Annotated[
+            bool, _about("ask for objects of RDMA devices by netlink; without a word: in all tiers but base")
+        ]
+        | None
+    ) = None
+    pmu: (
+        Annotated[bool, _about("open perf counters of GPUs and CXL; without a word: in tiers tracing and full")]
+        | None
+    ) = None
+    pmu_held: Annotated[
+        bool,
+        _about("open perf counters that keep the GPU awake while they are open (engines of xe) as well"),
+    ] = False
+
+
 class Periods(_Section, frozen=True):
     """Seconds between readings, where they are to differ from the preset's."""
 
@@ -170,10 +206,54 @@ class Collectors(_Section, frozen=True):
     """What is collected."""
 
     disable_defaults: Annotated[bool, _about("use only the collectors that are named")] = False
+    cxl: Annotated[bool, _about("the CXL bus: memory devices, ports, decoders, regions")] | None = None
+    dma_buf: (
+        Annotated[
+            bool,
+            _about("buffers that drivers share, from debugfs, every ten minutes; without a word: in tier full"),
+        ]
+        | None
+    ) = None
+    drm_sched: (
+        Annotated[
+            bool,
+            _about("jobs of GPUs' rings, by tracing; in tiers base and processes only where asked for"),
+        ]
+        | None
+    ) = None
+    drm_client: (
+        Annotated[
+            bool,
+            _about("whose work GPUs do, by cgroup; in tier base only where asked for, and of own processes"),
+        ]
+        | None
+    ) = None
     gpu: Annotated[bool, _about("load, memory, clocks, errors and identity of GPUs")] | None = None
+    gpudirect: (
+        Annotated[bool, _about("GPUDirect Storage (nvidia-fs) and peer memory clients of RDMA devices")] | None
+    ) = None
+    hmm: (
+        Annotated[bool, _about("memory that moves: between nodes, tiers and GPUs, and how scarce it is")] | None
+    ) = None
+    io_uring: (
+        Annotated[
+            bool, _about("rings of io_uring by cgroup; in tier base only where asked for, and of own processes")
+        ]
+        | None
+    ) = None
+    kfd: Annotated[bool, _about("what AMD's compute driver sees: nodes, memory banks, links")] | None = None
+    memory_tiers: (
+        Annotated[bool, _about("NUMA nodes and GPUs as memory: tier, size, use, bandwidth, latency")] | None
+    ) = None
+    nvme: Annotated[bool, _about("state and identity of NVMe controllers")] | None = None
+    p2p: Annotated[bool, _about("who can reach whom without the CPU, and memory for it")] | None = None
     pcie: Annotated[bool, _about("links and errors of PCI Express")] | None = None
     power: Annotated[bool, _about("power, temperature, fans and voltages of GPUs and host")] | None = None
+    rdma: Annotated[bool, _about("state, rate and counters of RDMA ports")] | None = None
     runtime_power: Annotated[bool, _about("which devices sleep, and for how long")] | None = None
+    trouble: Annotated[bool, _about("resets, hangs, errors, lost GPUs: one family for every vendor")] | None = (
+        None
+    )
 
 
 class Devices(_Section, frozen=True):
@@ -219,6 +299,62 @@ class InventoryOptions(_Section, frozen=True):
         ),
     ] = ()
     learn: Annotated[bool, _about("remember the GPUs that were here, in path.state")] = True
+
+
+class ProcessOptions(_Section, frozen=True):
+    """Who uses the GPUs."""
+
+    period: Annotated[float, _seconds("between looks at processes and what they use", 1, 600)] = 5.0
+    owners: Annotated[
+        int,
+        _about(
+            "most owners (cgroups) told apart on one device; the rest goes together as `others`",
+            metavar="N",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 256
+    top: Annotated[
+        int,
+        _about(
+            "processes shown by themselves on each device, those that use it most; 0: none, cgroups only",
+            metavar="N",
+            ge=0,
+            le=1000,
+        ),
+    ] = 0
+    files: Annotated[
+        int,
+        _about("most files of clients read on one device", metavar="N", ge=16, le=65536),
+    ] = 4096
+    events: Annotated[
+        bool, _about("have the kernel tell of new processes where it does; else names in /proc are compared")
+    ] = True
+    kubelet: Annotated[
+        str,
+        _about(
+            "socket of the kubelet's pod-resources API, for names of pods: "
+            "/var/lib/kubelet/pod-resources/kubelet.sock; empty: not asked",
+            metavar="PATH",
+            allowed="a path",
+        ),
+    ] = ""
+
+
+class TracingOptions(_Section, frozen=True):
+    """What is watched by tracing: collectors drm_sched and others."""
+
+    period: Annotated[float, _seconds("between looks at what was traced", 0.1, 60)] = 1.0
+    in_kernel: Annotated[
+        bool, _about("have the kernel add up jobs where it can, instead of reading each one's events")
+    ] = True
+    buffer: Annotated[
+        int,
+        _about("memory of the ring buffer on each processor, in KiB", metavar="KIB", ge=16, le=65536),
+    ] = 512
+    hang: Annotated[
+        float, _seconds("a job on a GPU that makes no progress for so long is trouble", 0.5, 3600)
+    ] = 10.0
 
 
 class Processors(_Section, frozen=True):
@@ -282,11 +418,14 @@ class Config(_Section, frozen=True):
     path: Paths = Paths()
     web: Web = Web()
     read: Read = Read()
+    call: CallOptions = CallOptions()
     period: Periods = Periods()
     collector: Collectors = Collectors()
     device: Devices = Devices()
     metric: Metrics = Metrics()
     inventory: InventoryOptions = InventoryOptions()
+    process: ProcessOptions = ProcessOptions()
+    tracing: TracingOptions = TracingOptions()
     cpu: Processors = Processors()
     uevent: Uevents = Uevents()
     log: Logging = Logging()
@@ -308,7 +447,14 @@ class Config(_Section, frozen=True):
         """Names of the collectors in use."""
         given = {name: getattr(self.collector, name) for name in Collectors.__struct_fields__[1:]}
         default = not self.collector.disable_defaults
+        if given["dma_buf"] is None:
+            given["dma_buf"] = default and self.tier == "full"
         return frozenset(name for name, wanted in given.items() if (default if wanted is None else wanted))
+
+    @property
+    def calls(self) -> dict[str, bool | None]:
+        """Kinds of calls: wanted, not wanted, or None where it depends on what there is."""
+        return {name: getattr(self.call, name) for name in CallOptions.__struct_fields__[1:]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

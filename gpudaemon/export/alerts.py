@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from gpudaemon.export.promql import EVERYWHERE, KEY, UP, gpus_only, increase, select
-from gpudaemon.metrics import daemon, gpu, pcie
+from gpudaemon.metrics import daemon, gpu, gpu_links, gpu_parts, pcie
 from gpudaemon.model.metric import Metric
 
 __all__ = ["ALERTS", "RUNBOOK", "Alert", "alerting_rules", "recording_rules"]
@@ -26,6 +26,7 @@ __all__ = ["ALERTS", "RUNBOOK", "Alert", "alerting_rules", "recording_rules"]
 RUNBOOK = "docs/dashboards.md"
 """The document with a section for each alert, as it is named in this project."""
 
+_FATAL = ("fatal_error", "poison_consumption")
 _SCRAPE_JOBS = (".*gpudaemon.*",)
 
 
@@ -180,6 +181,25 @@ ALERTS = (
         description='{{ $value | printf "%.0f" }} uncorrected error messages in 15 minutes.',
     ),
     Alert(
+        name="GpuFatalError",
+        expression=f"sum by ({KEY}, event) ({increase(gpu.RAS_EVENTS, EVERYWHERE, '15m', event=_FATAL)}) > 0",
+        holds="0s",
+        keeps="15m",
+        severity="critical",
+        summary=f"{_DEVICE}: {{{{ $labels.event }}}}",
+        description="Work has met data that could not be corrected, or the whole GPU stopped for it.",
+    ),
+    Alert(
+        name="GpuXgmiLinkDown",
+        # A link that was never up is one that is not wired.
+        expression=f"{_per_device(select(gpu_links.XGMI_LINK_UP), 'link')} == 0 and on ({KEY}, link) "
+        f"max by ({KEY}, link) (max_over_time({select(gpu_links.XGMI_LINK_UP)}[1d])) == 1",
+        holds="5m",
+        severity="critical",
+        summary=f"{_DEVICE}: xGMI link {{{{ $labels.link }}}} is down",
+        description="It was up within the last day. Jobs over several GPUs lose that way, or fail.",
+    ),
+    Alert(
         name="GpuTemperatureCritical",
         expression=_per_device(
             f"{select(gpu.TEMPERATURE)} >= on ({KEY}, sensor) {select(gpu.TEMPERATURE_LIMIT, limit='crit')}",
@@ -193,8 +213,35 @@ ALERTS = (
         description="At crit the GPU throttles, at emergency it shuts down.",
     ),
     Alert(
+        name="GpuNeedsRepair",
+        expression=f"{_per_device(select(gpu_parts.SURVIVABILITY_INFO))} > 0",
+        holds="2m",
+        keeps="5m",
+        severity="critical",
+        summary=f"the firmware of {_DEVICE} must be repaired",
+        description="The driver runs it in survivability mode: it does no work until its firmware is flashed.",
+    ),
+    Alert(
+        name="GpuNotOperational",
+        expression=_per_device(select(gpu_parts.STATUS, state=("disabled", "needs reset")), "state") + " == 1",
+        holds="2m",
+        keeps="5m",
+        severity="critical",
+        summary=f"{_DEVICE}: {{{{ $labels.state }}}}",
+        description="Its driver says that it cannot be used.",
+    ),
+    Alert(
+        name="GpuFirmwareHealth",
+        expression=_per_device(select(gpu_parts.HEALTH_INDICATOR, state=("warning", "critical")), "state")
+        + " == 1",
+        holds="5m",
+        severity="warning",
+        summary=f"{_DEVICE}: its firmware says {{{{ $labels.state }}}}",
+        description="warning: minor trouble, it works on. critical: it may not work.",
+    ),
+    Alert(
         name="GpuThermalThrottling",
-        expression=f"{_per_device(increase(gpu.THROTTLED_SECONDS, EVERYWHERE, '10m', reason='thermal'))} > 60",
+        expression=f"{_per_device(increase(gpu.THROTTLED_SECONDS, EVERYWHERE, '10m', cause='thermal'))} > 60",
         holds="5m",
         severity="warning",
         summary=f"{_DEVICE} is slowed down by heat",

@@ -77,7 +77,8 @@ def host_dashboard() -> str:
     _annotations(made)
     _row(made, "Host at a glance", _glance())
     for title, folded, panels in ROWS:
-        _row(made, title, panels(), folded=folded)
+        if found := panels():
+            _row(made, title, found, folded=folded)
     return rendered(made)
 
 

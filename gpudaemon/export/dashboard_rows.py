@@ -5,6 +5,8 @@ A new metric is one `Query` here: its name comes from the row of the metric tabl
 
 from grafana_foundation_sdk.builders import statetimeline, timeseries
 
+from gpudaemon.export.dashboard_memory import memory_that_moves
+from gpudaemon.export.dashboard_parts import firmware, own, parts
 from gpudaemon.export.grafana import UNITS, Query, State, lines, strip
 from gpudaemon.export.promql import (
     GPU,
@@ -17,7 +19,7 @@ from gpudaemon.export.promql import (
     rate,
     select,
 )
-from gpudaemon.metrics import daemon, gpu, pcie, runtime_power
+from gpudaemon.metrics import daemon, drm_client, gpu, gpu_links, io_uring, pcie, runtime_power
 from gpudaemon.model.metric import Metric, Unit
 from gpudaemon.parsers.power_state import RUNTIME_STATUSES
 
@@ -178,16 +180,16 @@ def _throttling() -> tuple[Lines, ...]:
     return (
         lines(
             "Throttled",
-            "Share of time the firmware held clocks down, by reason. No line: this GPU's driver does not say.",
+            "Share of time the firmware held clocks down, by part and reason. No line: the driver is silent.",
             UNITS[Unit.RATIO],
-            [Query(rate(gpu.THROTTLED_SECONDS, GPU), "{{device}} {{reason}}")],
+            [Query(rate(gpu.THROTTLED_SECONDS, GPU), "{{device}} {{domain}} {{reason}}")],
             width=12,
             maximum=1,
         ),
         strip(
             "Throttled now",
             "One bar a GPU and reason.",
-            [Query(select(gpu.THROTTLED, GPU), "{{device}} {{reason}}")],
+            [Query(select(gpu.THROTTLED, GPU), "{{device}} {{domain}} {{reason}}")],
             [State(0, "no", "super-light-green"), State(1, "throttled", "orange")],
             width=12,
         ),
@@ -260,6 +262,37 @@ def _pcie() -> tuple[Lines, ...]:
                 Query(f"0 * sum({select(pcie.AER_MESSAGES, HOST)})", "none"),
             ],
             width=6,
+        ),
+    )
+
+
+def _xgmi() -> tuple[Lines, ...]:
+    return (
+        lines(
+            "xGMI read",
+            "By link. No line: the GPU has no xGMI, or its firmware does not count.",
+            UNITS[Unit.BYTES_PER_SECOND],
+            [Query(rate(gpu_links.XGMI_READ, GPU), "{{device}} {{link}}")],
+            width=8,
+        ),
+        lines(
+            "xGMI written",
+            gpu_links.XGMI_WRITTEN.help,
+            UNITS[Unit.BYTES_PER_SECOND],
+            [Query(rate(gpu_links.XGMI_WRITTEN, GPU), "{{device}} {{link}}")],
+            width=8,
+        ),
+        lines(
+            "PCIe link: recoveries and refused packets",
+            "A link that leaves L0 to recover, or refuses packets, is bad before it fails.",
+            UNITS[Unit.NONE],
+            [
+                Query(increase(gpu_links.PCIE_RECOVERIES, GPU, "$__rate_interval"), "{{device}} recoveries"),
+                Query(
+                    increase(gpu_links.PCIE_NAKS, GPU, "$__rate_interval"), "{{device}} refused {{direction}}"
+                ),
+            ],
+            width=8,
         ),
     )
 
@@ -465,16 +498,125 @@ def _daemon_cost() -> tuple[Lines, ...]:
     )
 
 
+def _clients() -> tuple[Lines, ...]:
+    info = select(drm_client.OWNER_INFO, HOST, kind="kubernetes")
+    used = rate(drm_client.OWNER_ENGINE_BUSY, GPU)
+    busy = f"sum by (job, instance, owner) ({used})"
+    return (
+        lines(
+            "Engine time by owner",
+            "Engines kept busy, by whom the process works for: pod, container, job, unit. 1 is one whole "
+            "engine. Work of ROCm's user queues is not in it.",
+            UNITS[Unit.NONE],
+            [
+                Query(
+                    f"sum by (device, owner) ({used})",
+                    "{{device}} {{owner}}",
+                )
+            ],
+            width=8,
+        ),
+        lines(
+            "Share of each engine class by owner",
+            drm_client.OWNER_ENGINE_RATIO.help,
+            UNITS[drm_client.OWNER_ENGINE_RATIO.unit],
+            [Query(select(drm_client.OWNER_ENGINE_RATIO, GPU), "{{device}} {{engine}} {{owner}}")],
+            width=8,
+            maximum=1,
+        ),
+        lines(
+            "Engine time by pod",
+            "The same by the UID of the Kubernetes pod.",
+            UNITS[Unit.NONE],
+            [Query(f"sum by (pod) ({busy} * on (job, instance, owner) group_left (pod) {info})", "{{pod}}")],
+            width=8,
+        ),
+        lines(
+            "Memory by owner",
+            drm_client.OWNER_MEMORY.help,
+            UNITS[drm_client.OWNER_MEMORY.unit],
+            [
+                Query(
+                    f"sum by (device, owner, region) ({select(drm_client.OWNER_MEMORY, GPU, kind='resident')})",
+                    "{{device}} {{region}} {{owner}}",
+                ),
+                Query(select(drm_client.KFD_VRAM, GPU), "{{device}} KFD {{owner}}"),
+            ],
+            width=12,
+        ),
+        lines(
+            "Clients",
+            "Clients that have the GPU open, and descriptors of its nodes by owner.",
+            UNITS[Unit.NONE],
+            [
+                Query(select(drm_client.CLIENTS, GPU), "{{device}} clients"),
+                Query(select(drm_client.DESCRIPTORS, GPU), "{{device}} descriptors of {{owner}}"),
+            ],
+            width=6,
+        ),
+        lines(
+            "ROCm processes held up",
+            "Share of time that queues were evicted, and compute units occupied.",
+            UNITS[Unit.NONE],
+            [
+                Query(rate(drm_client.KFD_EVICTED, GPU), "{{device}} {{owner}} evicted"),
+                Query(select(drm_client.KFD_CU_OCCUPANCY, GPU), "{{device}} {{owner}} compute units"),
+            ],
+            width=6,
+        ),
+    )
+
+
+def _rings() -> tuple[Lines, ...]:
+    return (
+        lines(
+            "Waiting entries",
+            "Submissions the kernel has not taken, and completions the program has not.",
+            UNITS[Unit.NONE],
+            [
+                Query(select(io_uring.SUBMISSIONS, HOST), "{{owner}} submissions"),
+                Query(select(io_uring.COMPLETIONS, HOST), "{{owner}} completions"),
+                Query(select(io_uring.OVERFLOW, HOST), "{{owner}} overflowed"),
+            ],
+            width=12,
+        ),
+        lines(
+            "Threads",
+            "Kernel workers of rings, and threads that poll.",
+            UNITS[Unit.NONE],
+            [
+                Query(select(io_uring.WORKERS, HOST), "{{owner}} workers"),
+                Query(select(io_uring.POLLERS, HOST), "{{owner}} pollers"),
+            ],
+            width=6,
+        ),
+        lines(
+            "Rings",
+            io_uring.RINGS.help,
+            UNITS[Unit.NONE],
+            [Query(select(io_uring.RINGS, HOST), "{{owner}}")],
+            width=6,
+        ),
+    )
+
+
 ROWS = (
     ("Load and memory", False, _load),
+    ("Who uses the GPUs", True, _clients),
     ("Clocks", True, _clocks),
     ("Temperature", False, _temperature),
     ("Power and energy", False, _power),
     ("Throttling", True, _throttling),
     ("Fans", True, _fans),
     ("PCIe", True, _pcie),
+    ("xGMI and link firmware", True, _xgmi),
     ("RAS", True, _ras),
+    ("Parts of a GPU", True, parts),
+    ("Firmware and virtual functions", True, firmware),
+    ("What one driver alone knows", True, own),
     ("Runtime power", True, _sleep),
+    ("Memory that moves", True, memory_that_moves),
+    ("Rings of io_uring", True, _rings),
     ("The daemon: what it does", True, _daemon_work),
     ("The daemon: what it costs", True, _daemon_cost),
 )

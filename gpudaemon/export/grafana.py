@@ -48,6 +48,7 @@ UNITS: Mapping[Unit, str] = {
     Unit.NONE: "short",
     Unit.AMPERES: "amp",
     Unit.BYTES: "bytes",
+    Unit.BYTES_PER_SECOND: "binBps",
     Unit.CELSIUS: "celsius",
     Unit.HERTZ: "hertz",
     Unit.JOULES: "joule",

@@ -11,7 +11,7 @@ https://prometheus.io/docs/instrumenting/content_negotiation/ and exporter-toolk
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
@@ -37,6 +37,7 @@ from gpudaemon.export.page import Pages
 from gpudaemon.export.turns import Turns, client_of
 from gpudaemon.model.metric import Metric
 from gpudaemon.model.snapshot import DeviceView, Snapshot
+from gpudaemon.model.trouble import Trouble
 
 try:
     # Five times as fast as zlib for pages, at about the same size.
@@ -53,6 +54,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LINKS = (
     ("/metrics", "Metrics, as Prometheus text or OpenMetrics"),
     ("/api/v1/devices", "Devices, as JSON"),
+    ("/api/v1/events", "What went wrong lately, as JSON"),
     ("/-/ready", "Ready: the first snapshot is there"),
     ("/-/healthy", "Healthy: the server answers"),
 )
@@ -139,6 +141,7 @@ class Exposition:
     html_pages: path -> renderer of a further HTML page, linked from the landing page.
     subjects: collector -> names of its metrics, for `?collect[]=`.
     status: further lines of the landing page (when the configuration was read, ...), name -> value.
+    events: what went wrong lately, oldest first.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Exposition:
         html_pages: Mapping[str, Callable[[Snapshot], str]] | None = None,
         subjects: Mapping[str, frozenset[str]] | None = None,
         status: Callable[[], Mapping[str, str]] = dict,
+        events: Callable[[], Iterable[Trouble]] = tuple,
     ) -> None:
         self.limits = limits or Limits()
         self.busy: set[object] = set()
@@ -163,6 +167,7 @@ class Exposition:
         self._html_pages = dict(html_pages or {})
         self._subjects = subjects or {}
         self._status = status
+        self._events = events
         self._pages = Pages(snapshot, registry, self._spent)
         self._access = Access()
         self._turns = Turns(self.limits.turns)
@@ -182,10 +187,15 @@ class Exposition:
         app.router.add_get("/-/healthy", self._healthy)
         app.router.add_get("/-/ready", self._readiness)
         app.router.add_get("/api/v1/devices", self._devices)
+        app.router.add_get("/api/v1/events", self._troubles)
         for path, render in self._html_pages.items():
             app.router.add_get(path, self._html(render))
         app.on_cleanup.append(self._close)
         return app
+
+    async def page(self) -> bytes:
+        """The whole page of metrics, as a scrape gets it in Prometheus's text format."""
+        return await self._pages.page(False, frozenset())
 
     def count(self, code: int) -> None:
         """Count an answer that was given outside the routes (a request that could not be parsed)."""
@@ -340,6 +350,10 @@ class Exposition:
         ready, why = self._ready()
         return _line(200 if ready else 503, why)
 
+    async def _troubles(self, _: web.Request) -> web.StreamResponse:
+        body = {"events": [_trouble(event) for event in self._events()]}
+        return web.Response(text=json.dumps(body, indent=1) + "\n", content_type="application/json")
+
     async def _devices(self, _: web.Request) -> web.StreamResponse:
         snapshot = self._with_devices()
         body = {
@@ -348,6 +362,20 @@ class Exposition:
             "devices": [_device(device) for device in snapshot.devices],
         }
         return web.Response(text=json.dumps(body, indent=1) + "\n", content_type="application/json")
+
+
+def _trouble(event: Trouble) -> dict[str, object]:
+    return {
+        "at": event.at,
+        "device": event.device,
+        "kind": event.kind,
+        "severity": event.severity.value,
+        "count": event.count,
+        "text": event.text,
+        "pid": event.pid or None,
+        "task": event.task or None,
+        "owner": event.owner or None,
+    }
 
 
 def _device(device: DeviceView) -> dict[str, object]:

@@ -267,7 +267,7 @@ def _pick(places: Sequence[int]) -> Callable[[_Values], _Values]:
 
 
 def _text_heading(metric: Metric) -> str:
-    kind = Kind.COUNTER if metric.kind is Kind.COUNTER else Kind.GAUGE
+    kind = metric.kind if metric.kind in (Kind.COUNTER, Kind.HISTOGRAM) else Kind.GAUGE
     return f"# HELP {metric.name} {escape_help(metric.help, quotes=False)}\n# TYPE {metric.name} {kind.value}\n"
 
 
@@ -284,6 +284,6 @@ def _openmetrics_heading(metric: Metric, taken: set[str]) -> str:
         f"# TYPE {name} {kind}\n",
     ]
     unit = metric.unit.value
-    if metric.unit is not Unit.NONE and kind in ("gauge", "counter") and name.endswith(f"_{unit}"):
+    if metric.unit is not Unit.NONE and kind in ("gauge", "counter", "histogram") and name.endswith(f"_{unit}"):
         lines.append(f"# UNIT {name} {unit}\n")
     return "".join(lines)
