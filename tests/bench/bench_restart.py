@@ -26,7 +26,7 @@ from gpudaemon.mock import HostProcess
 END = 2.0
 SERVE = 3.0
 SICK = "0000:43:00.0"
-FILE = "gpu_busy_percent"
+FILE = "gpu_metrics"
 
 
 def free_port() -> int:

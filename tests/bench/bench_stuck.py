@@ -74,7 +74,7 @@ def one(engine: str, seconds: float) -> bool:
         waits, ages, states = watch(scraper, seconds, "")
         report("healthy", waits, ages, True)
         limit = max(1.5 * percentile(waits, 0.99), percentile(waits, 0.99) + 0.005)
-        path = f"sys/class/drm/{SICK}/device/gpu_busy_percent"
+        path = f"sys/class/drm/{SICK}/device/gpu_metrics"
         known = {device for device, state in states.items() if state == "ok"}
         host.control.fault(path, "hang")
         hung = daemon.until(lambda: bool(_hung(scraper)), 15.0)

@@ -5,12 +5,14 @@
 A live mock host: each GPU idles, and once in each window of 15 s draws 150 to 650 W more for 70 to 330 ms, from
 a random moment on; reads answer up to `--jitter` seconds late. One daemon per engine reads it, all at the same
 time, 20 times a second. Each is scraped two seconds after the end of each window, and what it says of that
-window is compared with the programme. The daemons read power only, and what goes with it: the host is one
+window is compared with the programme. Energy is the difference between a scrape just before the programme
+begins and the last one. The daemons read power only, and what goes with it: the host is one
 Python process, and it is not to be what limits them.
 """
 
 import argparse
 import contextlib
+import errno
 import random
 import re
 import time
@@ -64,7 +66,7 @@ class Watched:
         self.page: Series = {}
 
     def look(self) -> None:
-        """Scrape: the window that ended last, and energy with the moment of its last reading."""
+        """Scrape: energy with the moment of its last reading, and the window that ended last."""
         self.page = page = self.daemon.metrics()
         now = time.monotonic()
         ages = by_device(page, "gpudaemon_device_data_age_seconds")
@@ -80,7 +82,8 @@ class Watched:
         """Print what was seen of `truth`; True where all that must be reached is."""
         found: dict[str, list[bool]] = {"long": [], "short": []}
         absent = 0
-        for number, maxima in enumerate(self.maxima[1:]):
+        # The first scrape is before the programme, the second in its first window.
+        for number, maxima in enumerate(self.maxima[2:]):
             for device, schedule in truth.items():
                 _, length, height = schedule.pulses[number]
                 seen = maxima.get(device)
@@ -129,6 +132,8 @@ def main() -> None:
     chance = random.Random(arguments.seed)
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(HostProcess("mi300x8", arguments.gpus))
+        # What is driven is the text file: without the firmware's table the daemon reads that.
+        host.control.fault("*/gpu_metrics", "read_errno", errno=errno.EOPNOTSUPP)
         watched = []
         for engine in arguments.engines or processes.ENGINES:
             flags = ("--engine", engine, "--period.fast", str(arguments.period), *_FLAGS)
@@ -144,8 +149,9 @@ def main() -> None:
             host.control.drive(path, truth[device], Sensor(scale=1e6), since=0.0)
             host.control.fault(path, "jitter", seconds=arguments.jitter)
         began = time.monotonic()
-        for number in range(windows + 1):
-            time.sleep(max(0.0, first + number * LENGTH + 2 - time.monotonic()))
+        moments = (first - 0.5, *(first + number * LENGTH + 2 for number in range(windows + 1)))
+        for moment in moments:
+            time.sleep(max(0.0, moment - time.monotonic()))
             for one in watched:
                 one.look()
         seconds = time.monotonic() - began
