@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gpudaemon.collectors import collectors
 from gpudaemon.discovery.scan import bridges, is_gpu_class, scan, unclaimed_pci
 from gpudaemon.errors import Malformed
-from gpudaemon.model.attribute import Attribute
 from gpudaemon.model.device import Device
 from gpudaemon.parsers.integer import hexadecimal
+from gpudaemon.pipeline.plan import facts_needed, make_plan
 
 VARIABLE = "GPUDAEMON_CAPTURES"
 
@@ -44,6 +43,17 @@ def names(*parts: str) -> list[str]:
     return sorted(name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)))
 
 
+def files(*parts: str, suffix: str = "") -> list[str]:
+    """Files of a folder of captures, for parametrisation; one made-up name where there are none."""
+    root = os.environ.get(VARIABLE)
+    path = os.path.join(root, *parts) if root else ""
+    if not os.path.isdir(path):
+        return ["none"]
+    about = ("SOURCE", "LICENSE.upstream", "NOTICE", "README.upstream")
+    found = (name for name in os.listdir(path) if os.path.isfile(os.path.join(path, name)))
+    return sorted(name for name in found if name.endswith(suffix) and name not in about)
+
+
 def _write(path: str, content: bytes) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
@@ -57,19 +67,23 @@ def _link(path: str, target: str) -> None:
         os.symlink(os.path.relpath(target, os.path.dirname(path)), path)
 
 
+def _copy_file(source: str, target: str) -> None:
+    with open(source, "rb") as file:
+        content = file.read()
+    name = os.path.basename(source)
+    if name == "gpu_metrics":
+        content = content[: int.from_bytes(content[:2], "little")]  # its header says how long it is
+    elif len(content) >= 4096 and name != "config":
+        content = content.rstrip(b"\0")
+    _write(target, content)
+
+
 def _copy(source: str, target: str) -> None:
     for directory, _, files in os.walk(source):
         for name in files:
             path = os.path.join(directory, name)
-            if os.path.islink(path):
-                continue
-            with open(path, "rb") as file:
-                content = file.read()
-            if name == "gpu_metrics":
-                content = content[: int.from_bytes(content[:2], "little")]  # its header says how long it is
-            elif len(content) >= 4096 and name != "config":
-                content = content.rstrip(b"\0")
-            _write(os.path.join(target, os.path.relpath(path, source)), content)
+            if not os.path.islink(path):
+                _copy_file(path, os.path.join(target, os.path.relpath(path, source)))
 
 
 def _uevent(directory: str) -> dict[str, str]:
@@ -126,7 +140,19 @@ def from_card_folder(source: str, sysfs: str) -> str:
         path = os.path.join(source, card, name)
         if os.path.isdir(path) and name != "device":
             _copy(path, os.path.join(node, name))
+        elif os.path.isfile(path):
+            _copy_file(path, os.path.join(node, name))
     return address
+
+
+def add_kfd(sysfs: str, source: str) -> None:
+    """A copied `topology/` as sysfs has it."""
+    home = os.path.join(sysfs, "devices/virtual/kfd/kfd")
+    shutil.copytree(source, os.path.join(home, "topology"))
+    for directory, _, _ in os.walk(home):
+        os.chmod(directory, 0o755)  # captures may be read-only, and this is removed again
+    os.makedirs(os.path.join(sysfs, "class/kfd"), exist_ok=True)
+    os.symlink("../../devices/virtual/kfd/kfd", os.path.join(sysfs, "class/kfd/kfd"))
 
 
 def unpack_ttar(archive: str, directory: str) -> None:
@@ -167,6 +193,11 @@ def straighten(sysfs: str) -> None:
     functions = os.path.join(sysfs, "bus/pci/devices")
     for name in os.listdir(functions) if os.path.isdir(functions) else ():
         _link(os.path.join(functions, name, "subsystem"), os.path.join(sysfs, "bus/pci"))
+    for bus, home in (("node", "system/node"), ("memory_tiering", "virtual/memory_tiering")):
+        directory = os.path.join(sysfs, "devices", home)
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            if re.fullmatch(r"(node|memory_tier)\d+", name):
+                _link(os.path.join(sysfs, "bus", bus, "devices", name), os.path.join(directory, name))
     link_classes(sysfs, os.path.join(sysfs, "devices"))
 
 
@@ -195,15 +226,28 @@ def from_lspci(listing: str, sysfs: str) -> dict[str, int]:
 def from_tarball(archive: str, directory: str) -> str:
     """A tarball of a whole /sys (links kept), with the `subsystem` links its maker left out."""
     with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter=lambda member, path: tarfile.data_filter(_writable(member), path))
+        tar.extractall(directory, filter=_inside)
     sysfs = os.path.join(directory, "sys")
     straighten(sysfs)
     return sysfs
 
 
-def _writable(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def unpack_host(archive: str, directory: str) -> str:
+    """A tarball of one folder that holds sys and proc (hwloc's form); its path."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(directory, filter=_inside)
+    (host,) = os.listdir(directory)
+    straighten(os.path.join(directory, host, "sys"))
+    return os.path.join(directory, host)
+
+
+def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+    """Members as they are, writable; links that lead out of the tree are left out."""
     member.mode = 0o755
-    return member
+    try:
+        return tarfile.data_filter(member, path)
+    except tarfile.FilterError:
+        return None
 
 
 def devices(sysfs: str, every_function: bool = False) -> list[Device]:
@@ -256,31 +300,39 @@ class Page:
 
 
 def _rows(sysfs: str, device: Device, page: Page) -> Iterator[tuple[str, tuple[tuple[str, str], ...], float]]:
-    for collector in collectors().values():
-        if not collector.wants(device):
+    """What a device's plan gives of one reading of each of its files."""
+    plan = make_plan(device, {path: read(sysfs, device, path) for path in facts_needed(device)})
+    values = list(plan.initial)
+    for file in plan.files:
+        content = read(sysfs, device, file.path)
+        if content is None or (file.decode is None and file.rows is None):
             continue
-        facts = {path: read(sysfs, device, path) for path in collector.needs(device)}
-        for series, value in collector.constants(device, facts):
-            yield series.metric.name, tuple(zip(series.metric.labels, series.values, strict=True)), value
-        for planned in collector.attributes(device, facts):
-            content = read(sysfs, device, planned.path)
-            if content is None:
-                continue
-            try:
-                if isinstance(planned, Attribute):
-                    values = planned.decode(content)
-                    rows = zip(planned.series, values, strict=True)
-                    found = [(series.metric, series.values, value) for series, value in rows]
-                else:
-                    found = list(planned.decode(content))
-            except Malformed as error:
-                page.malformed.append((device.id, planned.path, error.reason))
-                continue
-            for metric, labels, value in found:
-                if value is None:
-                    page.unknown += 1
-                else:
+        try:
+            if file.decode is not None:
+                values[file.first : file.first + file.count] = file.decode(content)
+            elif file.rows is not None:
+                for metric, labels, value in file.rows(content):
                     yield metric.name, tuple(zip(metric.labels, labels, strict=True)), value
+        except Malformed as error:
+            page.malformed.append((device.id, file.path, error.reason))
+    for metric, block in plan.blocks.items():
+        for prefix, index in zip(block.prefixes, block.indexes, strict=True):
+            value = values[index]
+            if value is None:
+                page.unknown += 1
+            else:
+                yield metric.name, _labels(prefix), value
+
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def _labels(prefix: str) -> tuple[tuple[str, str], ...]:
+    """The labels of a rendered series."""
+    return tuple(
+        (name, re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text))
+        for name, text in _LABEL.findall(prefix)
+    )
 
 
 def page_of(sysfs: str, every_function: bool = False) -> Page:

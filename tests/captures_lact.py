@@ -1,7 +1,7 @@
 """What LACT read from its captures (`expected/*.snap`, JSON), as values of this project's rows.
 
-Only fields whose source is a sysfs text file are compared; LACT takes some from gpu_metrics, from ioctls or
-computes them from fan control files, and those are left out by name, here.
+Compared are fields whose source is a sysfs text file or gpu_metrics; LACT takes some from ioctls or computes
+them from fan control files, and those are left out by name, here.
 """
 
 import json
@@ -32,6 +32,9 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
+_THROTTLED = "gpudaemon_gpu_throttled"
+
+
 def _power(stats: dict[str, Any], page: Page) -> Iterator[Field]:
     power = stats["power"]
     sensor = _sensor(page, "power1")
@@ -51,12 +54,27 @@ def _power(stats: dict[str, Any], page: Page) -> Iterator[Field]:
             yield f"power.{key}", power[key], ours
 
 
+def _parts(stats: dict[str, Any], page: Page) -> Iterator[Field]:
+    """Power of an APU's parts, voltages and what throttles, of gpu_metrics."""
+    for sensor in ("mem", "soc"):
+        millivolts = stats["voltage"]["sensors"].get(sensor)
+        if millivolts is not None:
+            ours = page.value("gpudaemon_gpu_voltage_volts", sensor=sensor)
+            yield f"voltage.sensors.{sensor}", millivolts, _scaled(ours, 1000)
+    for domain, watts in stats["power"].get("sensors", {}).items():
+        yield f"power.sensors.{domain}", watts, page.value("gpudaemon_gpu_domain_power_watts", domain=domain)
+    reasons = [labels["reason"] for name, labels, value in page.samples if name == _THROTTLED and value]
+    if any(name == _THROTTLED for name, _, _ in page.samples) and stats.get("throttle_info") is not None:
+        theirs = sorted(reason.lower() for group in stats["throttle_info"].values() for reason in group)
+        yield "throttle_info", ",".join(theirs), ",".join(sorted(reasons))
+
+
 def _temperatures(stats: dict[str, Any], page: Page) -> Iterator[Field]:
     for sensor, temperature in stats["temps"].items():
-        if temperature["display_only"]:  # from gpu_metrics
-            continue
         ours = page.value("gpudaemon_gpu_temperature_celsius", sensor=sensor)
-        yield f"temps.{sensor}.current", temperature["current"], ours
+        # what LACT shows only is of gpu_metrics; an APU's has hundredths of a degree, which LACT cuts off
+        cut = ours is not None and temperature["display_only"]
+        yield f"temps.{sensor}.current", temperature["current"], float(int(ours)) if cut and ours else ours
         for limit in ("crit", "crit_hyst"):
             if temperature[limit] is not None:
                 ours = page.value("gpudaemon_gpu_temperature_limit_celsius", sensor=sensor, limit=limit)
@@ -122,6 +140,7 @@ def fields(snapshot: dict[str, Any], page: Page) -> Iterator[Field]:
         ours = page.value("gpudaemon_gpu_busy_ratio", engine="gfx")
         yield "busy_percent", stats["busy_percent"], _scaled(ours, 100)
     yield from _power(stats, page)
+    yield from _parts(stats, page)
     yield from _temperatures(stats, page)
     yield from _fan(stats, page)
     yield from _clocks(snapshot, page)
@@ -145,6 +164,69 @@ def fields(snapshot: dict[str, Any], page: Page) -> Iterator[Field]:
     if page.info("gpudaemon_gpu_info").get("vendor_id"):
         ours_id = page.info("gpudaemon_gpu_info")["vendor_id"].removeprefix("0x").upper()
         yield "vendor_id", identity["vendor_id"], ours_id
+
+
+def _intel_sensors(stats: dict[str, Any], page: Page) -> Iterator[Field]:
+    for label, temperature in stats["temps"].items():
+        sensor = _sensor(page, "temp1") if label == "gpu" else label  # LACT's name where there is no label
+        ours = page.value("gpudaemon_gpu_temperature_celsius", sensor=sensor)
+        yield f"temps.{label}.current", temperature["current"], ours
+    if stats["fan"].get("speed_current") is not None:
+        yield (
+            "fan.speed_current",
+            stats["fan"]["speed_current"],
+            page.value("gpudaemon_gpu_fan_rpm", sensor="fan1"),
+        )
+    if stats["fan"].get("speed_max") is not None:
+        ours = page.value("gpudaemon_gpu_fan_limit_rpm", sensor="fan1", limit="max")
+        yield "fan.speed_max", stats["fan"]["speed_max"], ours
+    if stats["voltage"].get("gpu") is not None:
+        yield "voltage.gpu", stats["voltage"]["gpu"], _scaled(page.value("gpudaemon_gpu_voltage_volts"), 1000)
+    if stats["power"].get("cap_current") is not None:  # its other caps are computed, where there is no file
+        limits = {
+            labels["limit"]: value
+            for name, labels, value in page.samples
+            if name == "gpudaemon_gpu_power_limit_watts"
+        }
+        yield "power.cap_current", stats["power"]["cap_current"], limits.get("max", limits.get("cap"))
+
+
+def intel_fields(snapshot: dict[str, Any], page: Page) -> Iterator[Field]:
+    """Every field of a snapshot of an Intel GPU this project has a row for; LACT looks at the first GT only."""
+
+    def clock(row: str, **labels: str) -> float | None:
+        return _scaled(page.value(f"gpudaemon_gpu_clock_{row}hertz", clock="gt0", **labels), 1e-6)
+
+    def limit(name: str) -> float | None:
+        return clock("limit_", limit=name)
+
+    stats = snapshot["stats"]
+    yield from _intel_sensors(stats, page)
+    speeds = stats["clockspeed"]
+    # a sleeping GT has no clock: LACT then shows the one asked for
+    yield "clockspeed.gpu_clockspeed", speeds["gpu_clockspeed"], clock("") or clock("requested_")
+    yield "clockspeed.target_gpu_clockspeed", speeds["target_gpu_clockspeed"], clock("requested_")
+    table = snapshot["clocks_info"]["table"]["value"]
+    yield "gt_freq.min", table["gt_freq"][0], limit("min")
+    yield "gt_freq.max", table["gt_freq"][1], limit("max")
+    yield "rp0_freq", table["rp0_freq"], clock("max_")
+    efficient = limit("rpe")
+    yield "rpe_freq", table["rpe_freq"], limit("rp1") if efficient is None else efficient
+    yield "rpn_freq", table["rpn_freq"], limit("rpn")
+    throttled = {
+        labels["reason"]: []
+        for name, labels, value in page.samples
+        if name == "gpudaemon_gpu_throttled" and value
+    }
+    if stats.get("throttle_info") is not None:
+        yield "throttle_info", json.dumps(stats["throttle_info"]), json.dumps(throttled)
+    identity = snapshot["info"]["pci_info"]["device_pci_info"]
+    info = page.info("gpudaemon_gpu_info")
+    yield "driver", snapshot["info"]["driver"], info["driver"]
+    if info["vendor_id"]:
+        yield "vendor_id", identity["vendor_id"], info["vendor_id"].removeprefix("0x").upper()
+    if info["device_id"]:
+        yield "model_id", identity["model_id"], info["device_id"].removeprefix("0x").upper()
 
 
 def equal(theirs: float | str, ours: float | str | None) -> bool:

@@ -73,6 +73,7 @@ class Page(dict[str, float]):
             "gpudaemon_device_health{",
             "gpudaemon_device_state{",
             "gpudaemon_device_missing{",
+            "gpudaemon_trouble_",
         )
         own += ("gpudaemon_device_data_age", "gpudaemon_device_left_suspended")
         return Page(
@@ -86,6 +87,8 @@ class Page(dict[str, float]):
 
 class RunningDaemon:
     """Context manager: `python -P -m gpudaemon.cli run` with this interpreter, ready when entered.
+
+    module: what to run instead of `gpudaemon.cli`.
 
     host: whose sysfs and procfs to read; or give `sysfs` and `procfs`. flags: further arguments.
     port: 0 lets the kernel choose; `port` then is the one it chose. environment: added to this process's.
@@ -104,6 +107,7 @@ class RunningDaemon:
         environment: Mapping[str, str] | None = None,
         wait: float = 30.0,
         prefix: tuple[str, ...] = (),
+        module: str = "gpudaemon.cli",
     ) -> None:
         self._sysfs = sysfs or (host.sysfs if host is not None else "")
         self._procfs = procfs or (host.procfs if host is not None else "/proc")
@@ -113,6 +117,7 @@ class RunningDaemon:
         self._environment = environment or {}
         self._wait = wait
         self._prefix = prefix
+        self._module = module
         self._own: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._log: list[str] = []
@@ -123,7 +128,7 @@ class RunningDaemon:
         if not self._runtime:
             self._own = tempfile.TemporaryDirectory(prefix="gpudaemon-run-")
             self._runtime = self._own.name
-        command = [*self._prefix, sys.executable, "-P", "-m", "gpudaemon.cli", "run"]
+        command = [*self._prefix, sys.executable, "-P", "-m", self._module, "run"]
         command += ["--path.sysfs", self._sysfs, "--path.procfs", self._procfs, "--path.runtime", self._runtime]
         command += ["--web.listen-address", f"127.0.0.1:{self.port}", "--uevent.source", self._uevents]
         # -P keeps the working directory out of the path; the package may be a checkout that is not installed.

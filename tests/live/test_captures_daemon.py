@@ -21,8 +21,11 @@ from tests import captures
 pytestmark = pytest.mark.live
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
-_OWN = ("gpudaemon_daemon_", "gpudaemon_device_", "gpudaemon_build_")
+_OWN = ("gpudaemon_daemon_", "gpudaemon_device_", "gpudaemon_build_", "gpudaemon_memory_page_size_bytes")
 """What the daemon says about itself and about how it stands with a device: nothing a tree contains."""
+
+_PAIRS = ("reachable", "path_info", "distance", "ceiling_bytes_per_second", "pairs_left_out")
+"""What the daemon says about pairs of devices: no device's part says it (`gpudaemon_p2p_*`)."""
 
 _MADE = {rule.counter.name for rule in RULES}
 """Counters made of readings: no tree contains them, and when they begin depends on how often it is read."""
@@ -75,7 +78,16 @@ def _trees(tmp_path: Path) -> dict[str, Callable[[], str]]:
 
 def _daemon_page(sysfs: str, engine: str, runtime: str) -> dict[Sample, float]:
     """What one look of the daemon publishes of a tree, without what it says about itself."""
-    flags = {"path.sysfs": sysfs, "engine": engine, "uevent.source": "none", "path.runtime": runtime}
+    # Captures hold no procfs, and this host's own is not theirs.
+    procfs = os.path.join(runtime, "no-procfs")
+    os.makedirs(procfs, exist_ok=True)
+    flags = {
+        "path.sysfs": sysfs,
+        "path.procfs": procfs,
+        "engine": engine,
+        "uevent.source": "none",
+        "path.runtime": runtime,
+    }
     config = load("", flags)
     snapshot = asyncio.run(Daemon(config).look())[0]
     found: dict[Sample, float] = {}
@@ -84,7 +96,9 @@ def _daemon_page(sysfs: str, engine: str, runtime: str) -> dict[Sample, float]:
         for sample in family.samples:
             if sample.name == "gpudaemon_daemon_malformed_total":
                 malformed.append(sample)
-            elif sample.name in _MADE and sample.labels.get("source") != "hardware":
+            elif sample.name.removeprefix("gpudaemon_p2p_") in _PAIRS or (
+                sample.name in _MADE and sample.labels.get("source") != "hardware"
+            ):
                 continue
             elif not sample.name.startswith(_OWN) or sample.name == "gpudaemon_device_numa_node":
                 key = (sample.name, tuple(sorted(sample.labels.items())))

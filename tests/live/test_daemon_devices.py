@@ -18,7 +18,8 @@ pytestmark = [
 ]
 
 GPUS = [f"0000:{bus:02x}:00.0" for bus in range(0x03, 0x100, 0x20)]
-BUSY = "sys/bus/pci/devices/{}/gpu_busy_percent"
+TABLE = "sys/bus/pci/devices/{}/gpu_metrics"
+USED = "sys/bus/pci/devices/{}/mem_info_vram_used"
 FRESH = 3.0
 
 
@@ -50,6 +51,10 @@ def busy(page: Page, gpu: str) -> float | None:
     return page.get(f'gpudaemon_gpu_busy_ratio{{device="{gpu}",engine="gfx"}}')
 
 
+def used(page: Page, gpu: str) -> float | None:
+    return page.get(f'gpudaemon_gpu_memory_used_bytes{{device="{gpu}",pool="vram"}}')
+
+
 def age(page: Page, gpu: str) -> float:
     return page[f'gpudaemon_device_data_age_seconds{{device="{gpu}"}}']
 
@@ -79,15 +84,13 @@ def test_every_device_says_everything(daemon: RunningDaemon) -> None:
 def test_one_hung_file_costs_its_device_and_no_other(host: HostProcess, daemon: RunningDaemon) -> None:
     hung = GPUS[3]
     before = daemon.metrics()
-    host.control.fault(BUSY.format(hung), "hang")
+    host.control.fault(TABLE.format(hung), "hang")
     daemon.until(lambda: daemon.metrics().states(hung) == ["hung"])
     time.sleep(FRESH + 1)
     page = daemon.metrics()
     assert page.states(hung) == ["hung"]
     assert busy(page, hung) is None
-    assert (
-        page[f'gpudaemon_daemon_stuck_read_age_seconds{{device="{hung}",attribute="gpu_busy_percent"}}'] > FRESH
-    )
+    assert page[f'gpudaemon_daemon_stuck_read_age_seconds{{device="{hung}",attribute="gpu_metrics"}}'] > FRESH
     assert page["gpudaemon_daemon_stuck_lanes"] == 1
     assert count(page, "gpudaemon_daemon_hangs_total") == count(before, "gpudaemon_daemon_hangs_total") + 1
     for gpu in set(GPUS) - {hung}:
@@ -95,7 +98,7 @@ def test_one_hung_file_costs_its_device_and_no_other(host: HostProcess, daemon: 
         assert busy(page, gpu) is not None
         assert age(page, gpu) < 2.5
     assert len(host.control.stats()["waiting"]) == 1
-    assert host.control.release(BUSY.format(hung)) == 1
+    assert host.control.release(TABLE.format(hung)) == 1
     daemon.until(lambda: set(daemon.metrics().data(hung)) == set(before.data(hung)), 2.0)
     assert daemon.metrics().states(hung) == ["ok"]
 
@@ -103,7 +106,7 @@ def test_one_hung_file_costs_its_device_and_no_other(host: HostProcess, daemon: 
 def test_all_eight_hung_leave_the_server_answering(host: HostProcess, daemon: RunningDaemon) -> None:
     before = daemon.metrics()
     for gpu in GPUS:
-        host.control.fault(BUSY.format(gpu), "hang")
+        host.control.fault(TABLE.format(gpu), "hang")
     daemon.until(lambda: all(daemon.metrics().states(gpu) == ["hung"] for gpu in GPUS))
     assert daemon.metrics()["gpudaemon_daemon_reader_up"] == 1
     began = time.monotonic()
@@ -142,8 +145,8 @@ def test_a_file_that_fails_costs_its_own_sample_only(
     gpu = GPUS[list(FAULTS).index(kind)]
     other = GPUS[(list(FAULTS).index(kind) + 1) % len(GPUS)]
     before = daemon.metrics()
-    assert busy(before, gpu) is not None
-    host.control.fault(BUSY.format(gpu), fault, **arguments)
+    assert used(before, gpu) is not None
+    host.control.fault(USED.format(gpu), fault, **arguments)
     if fault == "open_errno":
         # Files that are read each second stay open; a denied open shows when the daemon opens them anew.
         host.control.suspend(gpu)
@@ -151,12 +154,12 @@ def test_a_file_that_fails_costs_its_own_sample_only(
         host.control.resume(gpu)
         time.sleep(1.5)
     else:
-        daemon.until(lambda: busy(daemon.metrics(), gpu) is None)
+        daemon.until(lambda: used(daemon.metrics(), gpu) is None)
     page = daemon.metrics()
     assert page.states(gpu) == ["ok"]
     lost = set(before.data(gpu)) - set(page.data(gpu))
     if fault != "open_errno":
-        assert lost == {f'gpudaemon_gpu_busy_ratio{{device="{gpu}",engine="gfx"}}'}
+        assert lost == {f'gpudaemon_gpu_memory_used_bytes{{device="{gpu}",pool="vram"}}'}
     if outcome:
         labels = {"device": gpu, "outcome": outcome}
         name = "gpudaemon_daemon_reads_total"
@@ -166,11 +169,11 @@ def test_a_file_that_fails_costs_its_own_sample_only(
     host.control.clear()
     # Errors that pass are asked again within seconds, missing files 5 s after the device was added or later.
     if kind in ("garbage", "empty", "oversized", "negative", "errno"):
-        daemon.until(lambda: busy(daemon.metrics(), gpu) is not None, 10)
+        daemon.until(lambda: used(daemon.metrics(), gpu) is not None, 10)
 
 
 def test_a_malformed_file_is_logged_once(host: HostProcess, daemon: RunningDaemon) -> None:
-    path = f"sys/bus/pci/devices/{GPUS[4]}/mem_busy_percent"
+    path = f"sys/bus/pci/devices/{GPUS[4]}/mem_info_gtt_used"
     host.control.fault(path, "content", content=b"nonsense of a driver\n")
     daemon.until(lambda: count(daemon.metrics(), "gpudaemon_daemon_malformed_total", device=GPUS[4]) >= 2)
     assert daemon.log.count("nonsense of a driver") == 1
@@ -189,7 +192,9 @@ def test_a_removed_device_leaves_and_comes_back(host: HostProcess, daemon: Runni
     missing = f'gpudaemon_device_missing{{device="{gpu}"}}'
     health = set(page.family("gpudaemon_device_health").of_device(gpu))
     assert page[f'gpudaemon_device_health{{device="{gpu}",state="failed"}}'] == 1
-    assert set(page.of_device(gpu)) == {missing, *info, *pci, *health}
+    trouble = {name for name in page.of_device(gpu) if name.startswith("gpudaemon_trouble_")}
+    assert {re.findall('kind="(\\w+)"', name)[0] for name in trouble} <= {"unbound", "missing"}
+    assert set(page.of_device(gpu)) == {missing, *info, *pci, *health, *trouble}
     assert all(page.states(other) == ["ok"] for other in set(GPUS) - {gpu})
     assert host.control.restore(gpu) > 0
     daemon.until(lambda: set(daemon.metrics().data(gpu)) == set(before.data(gpu)), 2.0)
@@ -225,7 +230,7 @@ def test_forbidden_files_are_never_touched(host: HostProcess) -> None:
         with contextlib.suppress(ControlError):  # not every host has all of them
             assert host.control.accesses(name) == {}
     assert host.control.accesses("*/xgmi_error") == {}
-    assert host.control.accesses(BUSY.format(GPUS[0])) != {}
+    assert host.control.accesses(TABLE.format(GPUS[0])) != {}
 
 
 def test_a_device_suspended_from_the_start_is_known_and_not_woken() -> None:
@@ -242,13 +247,16 @@ def test_a_device_suspended_from_the_start_is_known_and_not_woken() -> None:
 
 
 def test_an_idle_device_falls_asleep_under_observation() -> None:
-    """rx7900xtx sleeps after 5 s without access; a daemon that reads each second would keep it awake."""
+    """A GPU sleeps after 4 s without access; a daemon that reads each second would keep it awake."""
     with HostProcess("rx7900xtx") as host:
         gpu = "0000:03:00.0"
-        host.control.autosuspend(gpu, 1000)
-        host.control.fault(f"sys/bus/pci/devices/{gpu}/*_busy_percent", "content", content=b"0\n")
+        host.control.autosuspend(gpu, 4000)
         with RunningDaemon(host) as daemon:
+            daemon.until(lambda: daemon.metrics().states(gpu) == ["ok"], 4)
+            host.control.workload(gpu, "idle")
+            daemon.until(lambda: daemon.metrics().states(gpu) == ["resting"], 10)
             daemon.until(lambda: daemon.metrics().states(gpu) == ["suspended"], 10)
             until(lambda: host.control.stats()["devices"][gpu]["runtime_status"] == "suspended", 1)
             time.sleep(2)
-            assert host.control.stats()["devices"][gpu]["suspended_accesses"] == 0
+            stats = host.control.stats()["devices"][gpu]
+            assert stats["accesses"] > 0 and stats["suspended_accesses"] == 0

@@ -1,5 +1,6 @@
 """Every query of the dashboard and every rule, asked of a real Prometheus that scrapes hosts."""
 
+import errno
 import json
 import os
 import re
@@ -29,6 +30,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 CONFIG = os.path.join(TOP, "config")
 
 HUNG, GONE, ASLEEP, GARBAGE, IDLE = (f"0000:{bus}:00.0" for bus in ("03", "23", "43", "63", "83"))
+DESKTOP = "0000:03:00.0"
 STATES = {state.text: float(state.number) for state in DEVICE_STATES}
 
 NEVER = {
@@ -40,6 +42,23 @@ NEVER = {
     "increase(gpudaemon_daemon_task_restarts_total": "a task that failed",
     "(gpudaemon_daemon_series_dropped": "a device beyond metric.limit",
     "increase(gpudaemon_pcie_aer_errors_total": "a link with errors",
+    # What no AMD GPU has; tests/unit/test_captures.py has cards that do.
+    "gpudaemon_gpu_idle_residency_seconds_total": "an Intel GPU",
+    "gpudaemon_gpu_clock_requested_hertz": "an Intel GPU, or one with devfreq",
+    "gpudaemon_gpu_clock_limit_hertz": "an Intel GPU, or one with devfreq",
+    "gpudaemon_gpu_engine_busy_seconds_total": "an Intel GPU or NPU",
+    "gpudaemon_gpu_health_indicator": "an Intel GPU with RAS",
+    "gpudaemon_gpu_driver_status": "a Gaudi",
+    "gpudaemon_gpu_resets_total": "a Gaudi",
+    "gpudaemon_gpu_sriov_vram_quota_bytes": "an Intel GPU that is shared out",
+    # The memory of the host, of which mocks have none; tests/unit/test_collectors_hmm.py has a kernel's.
+    "gpudaemon_memory_": "a host with /proc/vmstat",
+    # What no process on these hosts has open; tests/live/test_processes.py has some that do.
+    "gpudaemon_drm_clients": "a client",
+    "gpudaemon_drm_open_descriptors": "a client",
+    "gpudaemon_drm_owner_": "a client",
+    "gpudaemon_kfd_owner_": "a ROCm process",
+    "gpudaemon_io_uring_": "a process with a ring",
 }
 
 
@@ -171,9 +190,15 @@ def hosts(folder: Path) -> Iterator[tuple[Prometheus, int]]:
         HostProcess("mi300x8", gpus=5) as sick,
         HostProcess("rx7900xtx") as desktop,
     ):
+        # Asleep before its daemon is there it would have no values, and on a busy machine it would be.
+        desktop.control.autosuspend(DESKTOP, 10**6)
+        desktop.control.resume(DESKTOP)
         sick.control.fault("sys/class/drm/card0/device/*", "hang")
-        sick.control.fault("sys/class/drm/card3/device/gpu_busy_percent", "content", content=b"lots\n")
-        sick.control.fault("sys/class/drm/card4/device/gpu_busy_percent", "content", content=b"0\n")
+        for card, busy in (("card3", b"lots\n"), ("card4", b"0\n")):
+            base = f"sys/class/drm/{card}/device"
+            # Without the table of the firmware the load comes of a file of its own, whose content is a text.
+            sick.control.fault(f"{base}/gpu_metrics", "read_errno", errno=errno.EOPNOTSUPP)
+            sick.control.fault(f"{base}/gpu_busy_percent", "content", content=busy)
         sick.control.fault("sys/class/drm/card4/device/ras/umc_err_count", "content", content=b"ue: 1\nce: 4\n")
         with (
             RunningDaemon(None, "--demo", sysfs="/sys") as shown,

@@ -22,7 +22,7 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST, SECOND, THIRD = (f"0000:{bus}:00.0" for bus in ("03", "23", "43"))
-BUSY = "sys/bus/pci/devices/{}/gpu_busy_percent"
+BUSY = "sys/bus/pci/devices/{}/gpu_metrics"
 
 
 @dataclass
@@ -195,7 +195,7 @@ def test_a_hang_degrades_then_fails_its_gpu_alone_and_passes(bench: Bench) -> No
         daemon.until(lambda: verdict(daemon.metrics(), SECOND) == "failed", 15)
         status, lines = bench.health()
         assert status == 1
-        assert lines[0].startswith(f"FAILED {SECOND} hung: gpu_busy_percent has not answered for 1")
+        assert lines[0].startswith(f"FAILED {SECOND} hung: gpu_metrics has not answered for 1")
         assert bench.health("--device", "renderD128") == (0, ["OK 1 GPU"])
         bench.host.control.release(BUSY.format(SECOND))
         bench.host.control.clear()

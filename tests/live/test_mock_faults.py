@@ -37,8 +37,8 @@ def at(host: HostProcess, path: str) -> str:
 
 
 def read(host: HostProcess, path: str) -> bytes:
-    with open(at(host, path), "rb", buffering=0) as stream:
-        return stream.read(8192)
+    with open(at(host, path), "rb") as stream:
+        return stream.read(1 << 16)
 
 
 def failure(host: HostProcess, path: str) -> int | None:

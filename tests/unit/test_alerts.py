@@ -16,7 +16,7 @@ import yaml
 
 from gpudaemon.export.alerts import ALERTS, alerting_rules, recording_rules
 from gpudaemon.export.promql import UP
-from gpudaemon.metrics import daemon, gpu, pcie, table
+from gpudaemon.metrics import daemon, gpu, gpu_links, gpu_parts, pcie, table
 from gpudaemon.model.metric import Metric
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -111,9 +111,12 @@ def up(values: str, host: str = "h1", job: str = "gpudaemon") -> dict[str, str]:
 
 RESTARTS = of(daemon.READER_RESTARTS, reason="died")
 ABOVE = of(gpu.TEMPERATURE_ABOVE_CRITICAL, sensor="junction")
+CREATED = of(gpu.RAS_EVENTS, event="poison_creation")
+POISON = of(gpu.RAS_EVENTS, event="poison_consumption")
+LINK = of(gpu_links.XGMI_LINK_UP, link="3")
 FATAL = of(pcie.AER_MESSAGES, severity="fatal")
 NONFATAL = of(pcie.AER_MESSAGES, severity="nonfatal")
-HOT = of(gpu.THROTTLED_SECONDS, reason="thermal")
+HOT = of(gpu.THROTTLED_SECONDS, cause="thermal")
 
 CASES = (
     Case("GpudaemonDown", "down", up("1x4 0x40"), "6m", ({},)),
@@ -188,6 +191,14 @@ CASES = (
     Case("GpuPcieErrors", "since boot, none new", {FATAL: "7x40"}, "5m"),
     Case("GpuPcieErrors", "counter starts again", {FATAL: "7x20 0x40"}, "8m"),
     Case("GpuPcieErrors", "corrected", {of(pcie.AER_MESSAGES, severity="corrected"): "0+5x40"}, "5m"),
+    Case("GpuFatalError", "poison met", {POISON: "0x8 1x40", **INFO}, "5m",
+         ({**AT_GPU, "event": "poison_consumption"},), "1", "MI300X"),
+    Case("GpuFatalError", "poison created, not met", {CREATED: "0x8 1x40"}, "5m"),
+    Case("GpuFatalError", "before the daemon", {POISON: "3x40"}, "5m"),
+    Case("GpuXgmiLinkDown", "down", {LINK: "1x20 0x60", **INFO}, "14m",
+         ({**AT_GPU, "link": "3"},), "0", "MI300X"),
+    Case("GpuXgmiLinkDown", "not wired", {LINK: "0x80"}, "14m"),
+    Case("GpuXgmiLinkDown", "up again", {LINK: "1x20 0x8 1x60"}, "14m"),
     Case("GpuTemperatureCritical", "at crit", {**heat("90x4 100x40"), **INFO}, "5m",
          ({**AT_GPU, "sensor": "junction"},), "100", "MI300X"),
     Case("GpuTemperatureCritical", "between scrapes", {**heat("97x40"), ABOVE: "0+5x40"}, "8m",
@@ -196,8 +207,19 @@ CASES = (
     Case("GpuTemperatureCritical", "a limit of another name", heat("104x40", "emergency"), "5m"),
     Case("GpuTemperatureCritical", "fell asleep", {**heat("99x8 _x80"), **ASLEEP}, "8m"),
     Case("GpuTemperatureCritical", "daemon restarted", {**heat("60x80"), ABOVE: "500x20 0x60"}, "10m"),
+    Case("GpuNeedsRepair", "to be flashed", {of(gpu_parts.SURVIVABILITY_INFO): "1x40", **INFO}, "5m",
+         (AT_GPU,), product="MI300X"),
+    Case("GpuNeedsRepair", "all is well", {**INFO}, "5m"),
+    Case("GpuNotOperational", "needs a reset", {of(gpu_parts.STATUS, state="needs reset"): "1x40"}, "5m",
+         ({**AT_GPU, "state": "needs reset"},)),
+    Case("GpuNotOperational", "in reset", {of(gpu_parts.STATUS, state="in reset"): "1x40",
+         of(gpu_parts.STATUS, state="disabled"): "0x40"}, "5m"),
+    Case("GpuFirmwareHealth", "warning", {of(gpu_parts.HEALTH_INDICATOR, state="warning"): "1x80"}, "8m",
+         ({**AT_GPU, "state": "warning"},)),
+    Case("GpuFirmwareHealth", "ok", {of(gpu_parts.HEALTH_INDICATOR, state="ok"): "1x80",
+         of(gpu_parts.HEALTH_INDICATOR, state="critical"): "0x80"}, "8m"),
     Case("GpuThermalThrottling", "throttled", {HOT: "0+5x80", **INFO}, "18m", (AT_GPU,), "200", "MI300X"),
-    Case("GpuThermalThrottling", "by power", {of(gpu.THROTTLED_SECONDS, reason="power"): "0+15x80"}, "18m"),
+    Case("GpuThermalThrottling", "by power", {of(gpu.THROTTLED_SECONDS, cause="power"): "0+15x80"}, "18m"),
     Case("GpuThermalThrottling", "daemon restarted", {HOT: "900x20 0x60"}, "18m"),
     Case("GpuThermalThrottling", "a moment", {HOT: "0x20 15 30 30x60"}, "8m"),
 )  # fmt: skip

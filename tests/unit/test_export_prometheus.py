@@ -380,10 +380,11 @@ def test_families_whose_names_would_meet_in_openmetrics_stay_apart() -> None:
 
 
 def every_row() -> Data:
-    """Two series of each row of the real table."""
+    """Two series of each row of the real table; histograms have a test of their own (test_histograms.py)."""
     return [
         (metric, tuple(f"{label}-{number}" for label in metric.labels), 1)
         for metric in table()
+        if metric.kind is not Kind.HISTOGRAM
         for number in range(2 if metric.labels else 1)
     ]
 
@@ -394,7 +395,7 @@ def test_the_real_table_parses(openmetrics: bool) -> None:
     page = "".join(pages(snapshot(data), openmetrics))
     samples, heads = samples_of(parse_openmetrics(page) if openmetrics else parse_text(page))
     assert len(samples) == len(data)
-    assert len(heads) == len(table())
+    assert len(heads) == len({metric for metric, _, _ in data})
     assert "unknown" not in {kind for kind, _, _ in heads.values()}
 
 

@@ -10,6 +10,7 @@ from gpudaemon.cli import _manual, _parser
 from gpudaemon.config import options
 from gpudaemon.config.text import sample
 from gpudaemon.config.text import table as option_table
+from gpudaemon.export.provenance import claims, rows
 from gpudaemon.export.reference import reference
 from gpudaemon.metrics import table
 from gpudaemon.model.forbidden import FORBIDDEN
@@ -44,7 +45,7 @@ def flags() -> set[str]:
 
 def test_metrics_reference_is_fresh() -> None:
     fresh = "python -m gpudaemon.cli metrics > docs/metrics.md"
-    assert read("docs/metrics.md") == reference(table()), f"make it anew: {fresh}"
+    assert read("docs/metrics.md") == reference(rows(), claims()), f"make it anew: {fresh}"
 
 
 def test_the_sample_configuration_is_fresh() -> None:
@@ -95,9 +96,9 @@ def test_forbidden_files_are_fresh() -> None:
 def test_readme_names_flags_that_exist() -> None:
     # Flags of gpudaemon are dotted or are in the table of flags; those of pip and others are neither.
     text = read("README.md")
-    named = set(re.findall(r"(--[a-z]+(?:\.[a-z-]+)+)", text))
+    named = set(re.findall(r"(--[a-z]+(?:\.[a-z0-9-]+)+)", text))
     named.discard("--read.dedline")  # an example of what is refused
-    named.update(re.findall(r"^\| `(--[a-z.-]+)", text, re.MULTILINE))
+    named.update(re.findall(r"^\| `(--[a-z0-9.-]+)", text, re.MULTILINE))
     assert named, "the README names no flag any more"
     assert named <= flags()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpudaemon.discovery.scan import scan
-from gpudaemon.metrics import gpu, hwmon, pcie
+from gpudaemon.metrics import gpu, gpu_parts, hwmon, pcie
 from gpudaemon.mock import build
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.health import REASONS, STATES, Finding, Report, Severity, Verdict, worst
@@ -340,3 +340,26 @@ def test_the_worst_of_all_counts() -> None:
     assert report.severity is failed
     assert STATES == ("ok", "degraded", "failed", "unknown")
     assert all(reason.meaning and reason.ends for reason in REASONS.values())
+
+
+@pytest.mark.parametrize(
+    ("series", "value", "reason"),
+    [
+        ((gpu_parts.STATUS, ("needs reset",)), 1.0, "not_operational"),
+        ((gpu_parts.STATUS, ("disabled",)), 1.0, "not_operational"),
+        ((gpu_parts.STATUS, ("in reset",)), 1.0, None),
+        ((gpu_parts.STATUS, ("operational",)), 1.0, None),
+        ((gpu_parts.STATUS, ("disabled",)), 0.0, None),
+        ((gpu_parts.HEALTH_INDICATOR, ("critical",)), 1.0, "firmware_critical"),
+        ((gpu_parts.HEALTH_INDICATOR, ("warning",)), 1.0, "firmware_warning"),
+        ((gpu_parts.HEALTH_INDICATOR, ("ok",)), 1.0, None),
+        ((gpu_parts.HEALTH_INDICATOR, ("critical",)), None, None),
+        ((gpu_parts.SURVIVABILITY_INFO, ("Boot", "", "", "", "")), 1.0, "survivability"),
+        ((gpu_parts.LINK_DOWNGRADED, ()), 1.0, "link_downgraded"),
+        ((gpu_parts.LINK_DOWNGRADED, ()), 0.0, None),
+    ],
+)
+def test_what_driver_and_firmware_say(
+    series: tuple[Metric, tuple[str, ...]], value: float | None, reason: str | None
+) -> None:
+    assert reasons(judge({series: value})) == ([] if reason is None else [reason])

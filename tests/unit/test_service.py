@@ -1,5 +1,6 @@
 """systemd's protocol, with real sockets and, where a process id matters, real processes."""
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -139,9 +140,9 @@ def start(
 ) -> "subprocess.Popen[str]":
     """A process that has the sockets from descriptor 3 on, as the manager would start it."""
     # Away from 3 and following first: a duplicate could lie on one that is still to be moved.
-    high = [os.dup2(one.fileno(), 200 + index) for index, one in enumerate(passed)]
+    high = [fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 200) for one in passed]
     move = "".join(f"os.dup2({number}, {3 + index}); " for index, number in enumerate(high))
-    move += "os.closerange(200, 300); "
+    move += "".join(f"os.close({number}); " for number in high)
     code = f"import os, sys; {move}os.execv(sys.executable, [sys.executable, '-c', {TAKER!r}, {pid!r}])"
     environment = {
         **os.environ,
