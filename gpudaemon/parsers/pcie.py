@@ -9,7 +9,7 @@ import re
 from gpudaemon.errors import Malformed
 from gpudaemon.parsers.integer import integer
 
-__all__ = ["aer_counters", "link_speed", "link_width"]
+__all__ = ["aer_counters", "link_speed", "link_width", "own_link_width"]
 
 _SPEED = re.compile(rb"(\d{1,3})(?:\.(\d))? GT/s(?: PCIe)?\n?")
 _UNKNOWN_SPEED = frozenset({b"Unknown", b"Unknown speed", b"Unknown\n", b"Unknown speed\n"})
@@ -37,6 +37,16 @@ def link_width(content: bytes) -> tuple[float | None]:
     if not 0 <= width <= 64:
         raise Malformed("out_of_range")
     return (float(width),)
+
+
+def own_link_width(content: bytes) -> tuple[float | None]:
+    """Lanes of the link a function that is no bridge sits at; (None,) where it has none; raises Malformed.
+
+    A root complex integrated endpoint has no Link Status register: pcie_capability_read_word
+    (drivers/pci/access.c) makes 0 of it. What a bridge says of the link below it may be 0: nobody is there.
+    """
+    width = link_width(content)
+    return width if width[0] else (None,)
 
 
 def aer_counters(content: bytes) -> tuple[tuple[tuple[str, int], ...], int | None]:

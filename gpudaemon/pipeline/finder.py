@@ -6,7 +6,7 @@ What it finds goes to the sampler. Scans list names and follow links in a thread
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from gpudaemon.collectors.kfd import is_node, nodes_of
@@ -146,7 +146,7 @@ class Finder:
         ids = {device.id for device in unclaimed}
         self._classes = {id_: value for id_, value in self._classes.items() if id_ in ids}
         unknown = tuple(device for device in unclaimed if device.id not in self._classes)
-        if self._inventory.update(devices):
+        if self._inventory.update((*devices, *self._between_drivers(unknown))):
             self._changed_at, self._rescans_done = time.monotonic(), 0
             self._log_changes()
             self._changed()
@@ -156,6 +156,13 @@ class Finder:
         else:
             self.scanned = True
             self._complete()
+
+    def _between_drivers(self, unknown: tuple[Device, ...]) -> Iterator[Device]:
+        """GPUs that lost their nodes, as while a driver is bound anew: not gone before their class is known."""
+        for device in unknown:
+            known = self._inventory.devices.get(device.id)
+            if known is not None and known.kind is DeviceKind.GPU and known.path == device.path:
+                yield replace(device, kind=DeviceKind.GPU, pci_class=known.pci_class)
 
     def _with_owner(self, device: Device) -> Device:
         """A partition is a platform device of its own: KFD says which GPU its render node is a part of."""

@@ -1,5 +1,7 @@
 """PCI functions: identity, link, error counters, power state."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpudaemon.collectors import collectors
@@ -48,6 +50,17 @@ def planned() -> dict[str, Attribute | Rows]:
 def test_wants_whatever_is_on_the_pci_bus() -> None:
     assert PCIE.wants(DEVICE)
     assert not PCIE.wants(Device(id="vgem", kind=DeviceKind.GPU, path="devices/faux/vgem", subsystem="faux"))
+
+
+@pytest.mark.parametrize(
+    "kind, lanes", [(DeviceKind.GPU, None), (DeviceKind.NVME, None), (DeviceKind.PCI, 0.0)]
+)
+def test_no_lanes_are_a_link_with_nobody_or_no_link(kind: DeviceKind, lanes: float | None) -> None:
+    """As bochs-display prints them on a root complex, and a root port with an empty slot."""
+    plan = {one.path: one for one in PCIE.attributes(replace(DEVICE, kind=kind), {})}
+    assert tuple(plan["current_link_width"].decode(b"0\n")) == (lanes,)
+    assert tuple(plan["max_link_width"].decode(b"255\n")) == (None,)
+    assert tuple(plan["current_link_width"].decode(b"8\n")) == (8.0,)
 
 
 def test_identity_and_place() -> None:

@@ -1,6 +1,7 @@
 """Scans and events that cross: what a scan saw before it left does not come back."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,46 @@ def test_device_that_left_during_a_scan_is_not_taken(
 
     asyncio.run(run())
     assert sampler.devices == [["0000:00:03.0", "0000:01:00.0"], stays, stays]
+
+
+@pytest.mark.parametrize("display", [True, False])
+def test_gpu_between_two_drivers_is_there_all_the_time(monkeypatch: pytest.MonkeyPatch, display: bool) -> None:
+    """It is an unclaimed function while it has no node; that stays so only where its class says so."""
+    bare = replace(_gpu(_PATH), nodes=())
+    classes = {"0000:01:00.0": 0x030000 if display else 0x028000}
+    asked: list[Any] = []
+
+    class Reader(Sampler):
+        def read_once(self, device: Any, paths: Any, done: Any) -> None:
+            asked.append((paths, done))
+
+    sampler = Reader()
+
+    def survey(_: str, known: dict[str, int], *__: Any) -> tuple[tuple[Device, ...], tuple[Device, ...]]:
+        if not sampler.devices:
+            return (_gpu(_PATH),), ()
+        value = known.get(bare.id)
+        return ((replace(bare, pci_class=value),) if value == 0x030000 else ()), (bare,)
+
+    async def run() -> None:
+        finder = Finder(sampler, Inventory(), Counts(0.0), sysfs="/none", wanted=lambda _: True)  # type: ignore[arg-type]
+        monkeypatch.setattr(module, "survey", survey)
+        task = asyncio.create_task(finder.run())
+        async with asyncio.timeout(10.0):
+            while len(sampler.devices) < 1:
+                await asyncio.sleep(0.01)
+            finder.look_again("uevent")
+            while not asked:
+                await asyncio.sleep(0.01)
+            ((path,), done) = asked[0]
+            assert path == f"{_PATH}/class"
+            done({path: f"{classes[bare.id]:#08x}\n".encode()})
+            while len(sampler.devices) < 3:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(run())
+    assert sampler.devices == [[bare.id], [bare.id], [bare.id] if display else []]
 
 
 async def _call(finder: Finder, event: Uevent) -> None:

@@ -11,10 +11,10 @@ from gpudaemon.drivers import Facts
 from gpudaemon.metrics import pcie
 from gpudaemon.metrics.device import NUMA_NODE
 from gpudaemon.model.attribute import Attribute, Cadence, Decode, Row, Rows
-from gpudaemon.model.device import Device
+from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Metric, Series
 from gpudaemon.parsers.integer import quotient, quotient_or_unknown, words
-from gpudaemon.parsers.pcie import aer_counters, link_speed, link_width
+from gpudaemon.parsers.pcie import aer_counters, link_speed, link_width, own_link_width
 from gpudaemon.parsers.power_state import PCI_POWER_STATES
 from gpudaemon.parsers.text import text_or_empty
 
@@ -73,8 +73,14 @@ def _aer_rows(device: str, severity: str) -> Callable[[bytes], Iterator[Row]]:
 
 
 def _attributes(device: Device, _facts: Facts) -> Sequence[Attribute | Rows]:
+    endpoint = device.kind is not DeviceKind.PCI
     planned: list[Attribute | Rows] = [
-        Attribute(path, cadence, (Series(metric, (device.id,)),), decode)
+        Attribute(
+            path,
+            cadence,
+            (Series(metric, (device.id,)),),
+            own_link_width if endpoint and decode is link_width else decode,
+        )
         for path, cadence, decode, metric in _SCALARS
         if path in device.names
     ]
