@@ -58,10 +58,13 @@ def power(key: str) -> int:
 
 
 def signed(key: str, bits: int = 64) -> int:
-    """A key of a signed field, which is printed without its sign. Raises Malformed."""
+    """A key of a signed field of so many bits, which is printed without its sign. Raises Malformed.
+
+    A narrower field is widened to 64 bits with its sign before it becomes a key (hist_field_s32 and the like).
+    """
     if not (key.isascii() and key.isdigit()) or len(key) > 20:
         raise Malformed("not_a_number")
-    value = int(key) & ((1 << 64) - 1)
+    value = int(key) & ((1 << bits) - 1)
     return value - (1 << bits) if value >> (bits - 1) else value
 
 

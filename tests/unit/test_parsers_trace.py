@@ -213,6 +213,14 @@ def test_a_histogram() -> None:
     assert row.values["hitcount"] == 4
 
 
+@pytest.mark.parametrize("error", [0, -1, -16, -(2**31), 2**31 - 1])
+def test_signed_keys(error: int) -> None:
+    """A field of 32 bits, widened to 64 with its sign (hist_field_s32) or printed as it is."""
+    assert signed(str(error & (2**64 - 1)), 32) == error
+    assert signed(str(error & (2**32 - 1)), 32) == error
+    assert signed(str(error & (2**64 - 1))) == error
+
+
 @pytest.mark.parametrize("kernel", captures.names("vm", "test-gpu"))
 def test_pages_of_real_kernels(kernel: str) -> None:
     """Every record of the raw pages is understood, and there are as many as `stats` says."""

@@ -161,8 +161,7 @@ class Migrations:
 
     def _take_row(self, event: str, cause: str, row: HistRow, new: Mapping[str, int]) -> None:
         if event == _FAULTS:
-            # A signed field as a key is printed as 64 bits without a sign.
-            error = -signed(row.keys["result"]) & 0xFFFFFFFF
+            error = -signed(row.keys["result"], 32)
             self._faults[errno.errorcode.get(error, str(error)) if error else "ok"] += new["hitcount"]
         elif event == _RANGES:
             self._evictions += new["hitcount"]
