@@ -30,6 +30,7 @@ class ScoutLink:
 
     launch: has one started, and returns its channel and process id; it may block and raise OSError. kill: ends
     one. on_message: takes each of its messages. on_start: a further one begins; returns settings for it alone.
+    on_loss: one has died or was given up.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ScoutLink:
         self._failures = 0
         self.on_message: Callable[[dict[str, Any]], None] = lambda _: None
         self.on_start: Callable[[], Mapping[str, Any]] = dict
+        self.on_loss: Callable[[], None] = lambda: None
         self.pid = 0
         self.restarts: dict[str, int] = {}
 
@@ -105,6 +107,7 @@ class ScoutLink:
         self.restarts[reason] = self.restarts.get(reason, 0) + 1
         _log.error("%s lost", self._name, extra={"pid": self.pid, "reason": reason})
         self._part()
+        self.on_loss()
         self._starting = self._loop.create_task(self._start())
 
     async def _start(self) -> None:

@@ -81,6 +81,7 @@ class Streams:
         self._subjects: dict[str, _Kept] = {}
         self._before: dict[str, float] = {}
         link.on_message = self._message
+        link.on_loss = self._lost
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the tracer watch from now on."""
@@ -137,6 +138,11 @@ class Streams:
                 self._note(*note)
         elif "cycle" in message:
             self._complete(message)
+
+    def _lost(self) -> None:
+        """Nothing is watched by a tracer that is gone, and the cycle it was amid is not the next one's."""
+        self.standings = {}
+        self._next.clear()
 
     def _note(self, device: str, kind: str, severity: str, text: str, pid: int) -> None:
         if kind in KINDS:
