@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from gpudaemon.errors import Malformed
 from gpudaemon.model.tracing import Hist, HistRow
 
-__all__ = ["histograms", "power", "signed"]
+__all__ = ["histograms", "power", "signed", "trigger"]
 
 _LONGEST = 1 << 24
 _MOST_BLOCKS = 64
@@ -33,6 +33,8 @@ _INFO = b"# trigger info: "
 _TOTAL = re.compile(rb"\s+(Hits|Entries|Dropped): (\d{1,20})(?: .*)?")
 _KEY = re.compile(r"(?:\A|, )([A-Za-z_][\w.]*): ")
 _VALUE = re.compile(r"([A-Za-z_][\w.]*):\s+(\d{1,20})(?=\s|\Z)")
+_STATES = (" [active]", " [paused]", " [unknown]")
+_TWICE = re.compile(r"\b(common_[a-z]+)\1\b", re.ASCII)
 _POWER = re.compile(r"~ 2\^(\d{1,2})\s*", re.ASCII)
 
 
@@ -44,6 +46,16 @@ def histograms(content: bytes) -> tuple[Hist, ...]:
     if len(blocks) > _MOST_BLOCKS:
         raise Malformed("oversized")
     return tuple(_block(block.split(b"\n")) for block in blocks)
+
+
+def trigger(line: str) -> str:
+    """A trigger as it would be written, from the line the kernel prints of it.
+
+    7.x prints some keys twice, `common_cpucommon_cpu` (hist_field_print), and does not understand that itself.
+    """
+    for state in _STATES:
+        line = line.removesuffix(state)
+    return _TWICE.sub(r"\1", line.strip())
 
 
 def power(key: str) -> int:
@@ -69,19 +81,19 @@ def signed(key: str, bits: int = 64) -> int:
 
 
 def _block(lines: Iterable[bytes]) -> Hist:
-    trigger = ""
+    text = ""
     rows = []
     totals: dict[bytes, int] = {}
     for line in lines:
         if line.startswith(_INFO):
-            trigger = line.removeprefix(_INFO).decode("utf-8", "replace").removesuffix(" [active]").strip()
+            text = trigger(line.removeprefix(_INFO).decode("utf-8", "replace"))
         elif line.startswith(b"{ "):
             rows.append(_row(line.decode("utf-8", "replace")))
         elif found := _TOTAL.fullmatch(line):
             totals[found[1]] = int(found[2])
-    if not trigger or len(totals) != 3:
+    if not text or len(totals) != 3:
         raise Malformed("format")
-    return Hist(trigger, tuple(rows), totals[b"Hits"], totals[b"Entries"], totals[b"Dropped"])
+    return Hist(text, tuple(rows), totals[b"Hits"], totals[b"Entries"], totals[b"Dropped"])
 
 
 def _row(line: str) -> HistRow:

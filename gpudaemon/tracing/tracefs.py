@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 
 from gpudaemon.model.tracing import GROUP, SYNTHETIC
+from gpudaemon.parsers.trace_hist import trigger
 
 __all__ = ["Tracefs", "why"]
 
@@ -152,7 +153,7 @@ class Tracefs:
             lines = _read(path).decode("utf-8", "replace").splitlines()
             for line in reversed([line for line in lines if line and not line.startswith("#")]):
                 with contextlib.suppress(OSError):
-                    _write(path, f"!{line.removesuffix(' [active]').removesuffix(' [paused]')}")
+                    _write(path, f"!{trigger(line)}")
 
     def remove_all(self) -> None:
         """Remove our instance and all our probes, in whatever state they are.

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gpudaemon.errors import Malformed
 from gpudaemon.parsers.trace_format import Format, PageLayout, event_format, page_layout
-from gpudaemon.parsers.trace_hist import histograms, power, signed
+from gpudaemon.parsers.trace_hist import histograms, power, signed, trigger
 from gpudaemon.parsers.trace_page import Decoder
+from gpudaemon.tracing.tracefs import Tracefs
 from tests import captures
 
 LAYOUT = PageLayout(0, 8, 8, 16, 4080)
@@ -211,6 +212,35 @@ def test_a_histogram() -> None:
     (row,) = second.rows
     assert row.keys["flags"] == "18446744073709551554" and signed(row.keys["flags"]) == -62
     assert row.values["hitcount"] == 4
+
+
+@pytest.mark.parametrize(
+    "printed,written",
+    [
+        # As 7.3.4 prints them.
+        (
+            "hist:keys=common_cpucommon_cpu:vals=hitcount:t=common_timestamp:sort=hitcount:size=4096:clock=global"
+            ":onchange($t).trace(gpudaemon_job,$t) if err==0 && submit!=0 [active]",
+            "hist:keys=common_cpu:vals=hitcount:t=common_timestamp:sort=hitcount:size=4096:clock=global"
+            ":onchange($t).trace(gpudaemon_job,$t) if err==0 && submit!=0",
+        ),
+        (
+            "hist:keys=op.buckets=16384:vals=hitcount:took=common_timestamp-$began:size=64 [paused]",
+            "hist:keys=op.buckets=16384:vals=hitcount:took=common_timestamp-$began:size=64",
+        ),
+    ],
+)
+def test_triggers_as_they_were_written(printed: str, written: str, tmp_path: Path) -> None:
+    """So they are known by their keys, and can be removed: the kernel takes nothing else for the same."""
+    totals = "Totals:\n    Hits: 0\n    Entries: 0\n    Dropped: 0\n"
+    (one,) = histograms(f"# event histogram\n#\n# trigger info: {printed}\n#\n\n{totals}".encode())
+    assert one.trigger == written == trigger(printed)
+    tracefs = Tracefs(str(tmp_path))
+    file = Path(tracefs.instance, "events/gpudaemon/job/trigger")
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{printed}\n")
+    tracefs.remove_triggers("gpudaemon/job")
+    assert file.read_text() == f"{printed}\n!{written}\n"
 
 
 @pytest.mark.parametrize("error", [0, -1, -16, -(2**31), 2**31 - 1])
