@@ -3,6 +3,9 @@
 The kernel drops events when their module goes, and a probe on a function of a module does not always come
 back with it. So each period the identity of the modules a recipe names is compared (the inode of
 /sys/module/NAME is a new one after each load), and a subject whose modules changed is armed anew.
+
+So is one with a histogram that is full: its map never gives room back (kernel/trace/tracing_map.c), and would
+count nothing of what is new for ever. What happens in the moment between is lost.
 """
 
 import contextlib
@@ -23,6 +26,8 @@ __all__ = ["Watch", "Watched"]
 
 _AGAIN = 30.0
 """Seconds after which a subject that could not be armed is tried again without a reason."""
+_EMPTIED_EVERY = 60.0
+"""Seconds for which a full histogram stays as it is at least."""
 _CLOCK_EVERY = 60.0
 
 _Modules = tuple[int, ...]
@@ -35,7 +40,8 @@ class _Absent(Exception):
 @dataclass(slots=True)
 class Watched:
     """One subject. recipe: the one in force. state, reason: see `model.tracing.STATES`. armings: how often it
-    was armed. malformed: readings of hist files without the documented format."""
+    was armed. malformed: readings of hist files without the documented format. full: a histogram had no room
+    since it was armed."""
 
     subject: Subject
     accumulator: Accumulator
@@ -47,6 +53,8 @@ class Watched:
     taps: list[Tap] = field(default_factory=list)
     modules: _Modules = ()
     due: float = 0.0
+    full: bool = False
+    armed: float = 0.0
 
 
 class Watch:
@@ -94,6 +102,9 @@ class Watch:
             if one.recipe is not None:
                 for event in one.recipe.hists:
                     self._read_hist(one, event)
+                # At once, so that all but what comes meanwhile has been read.
+                if one.full and self._clock() - one.armed >= _EMPTIED_EVERY:
+                    self._arm(one, one.modules)
 
     def wait(self, channel: int, seconds: float) -> bool:
         """See `Buffers.wait`; buffers that fill meanwhile are drained."""
@@ -139,6 +150,7 @@ class Watch:
     def _arm(self, one: Watched, modules: _Modules) -> None:
         self._disarm(one)
         one.modules = modules
+        one.full, one.armed = False, self._clock()
         reasons: list[tuple[str, str]] = []
         for recipe in one.subject.recipes:
             if recipe.option and not self._settings.get(recipe.option):
@@ -259,6 +271,7 @@ class Watch:
             one.malformed += 1
             return
         for hist in found:
+            one.full |= hist.dropped > 0
             one.accumulator.take_hist(event, hist)
 
 
