@@ -3,10 +3,11 @@
 Probes of our own on mm/migrate_device.c, and histograms over them that the kernel fills: no event is written
 to a buffer, so the daemon's cost does not depend on how much migrates. What a migration is about stands in its
 `struct migrate_vma`: the direction in `flags`, a processor's fault in `fault_page`, whose memory it is in the
-range's `mm` (include/linux/migrate.h). The structure lies on a stack, so as a key to join beginning and end it
-needs no more room than there are threads, whatever comes and goes.
+range's `mm` (include/linux/migrate.h). The structure lies on the stack of the thread that migrates. That stack
+is what joins beginning and end: where on it the structure lies differs from call to call
+(CONFIG_RANDOMIZE_KSTACK_OFFSET), but there are no more stacks than threads, whatever comes and goes.
 
-The kernel's maps never give room back: what they drop is counted.
+The kernel's maps never give room back: what they drop is counted, and they are made anew.
 """
 
 import contextlib
@@ -61,13 +62,15 @@ def _probes(kind: str, back: str, process: str) -> tuple[str, ...]:
     )
 
 
+_STACK = "op.buckets=16384"
+"""Stacks are of this size or a multiple (arch/*/include/asm/thread_info.h, THREAD_SIZE), and so aligned."""
 _TRIGGERS = (
     (_PAGES, f"hist:keys=process,flags:vals=asked,got:size=8192 {_BY_FAULT}"),
     (_PAGES, f"hist:keys=process,flags:vals=asked,got:size=8192 {_BY_DRIVER}"),
-    ("gpudaemon/hmm_begin", "hist:keys=op:began=common_timestamp,f=flags,p=fault:size=16384"),
+    ("gpudaemon/hmm_begin", f"hist:keys={_STACK}:began=common_timestamp,f=flags,p=fault:size=16384"),
     (
         "gpudaemon/hmm_end",
-        "hist:keys=op:took=common_timestamp-$began:onmatch(gpudaemon.hmm_begin)"
+        f"hist:keys={_STACK}:took=common_timestamp-$began:onmatch(gpudaemon.hmm_begin)"
         ".gpudaemon_hmm($f,$p,$took):size=16384",
     ),
     (_OPERATION, f"hist:keys=flags,took.log2:vals=took:size=1024 {_BY_FAULT}"),
