@@ -13,7 +13,10 @@ As a process of its own, that lives until it is killed or its standard input end
     python -m tests.vm.module.client /dev/dri/renderD128 submit gfx 100 2000 bo vram 1048576 say hold
 
 Words are done one after the other: `submit RING COUNT US`, `hang RING`, `bo REGION BYTES`, `name TEXT`,
-`migrate BYTES`, `wait SECONDS`, `say` (its process and client id as JSON, then a flush), `hold`.
+`migrate BYTES`, `touch PAGES` (of those migrated last, from the first on), `back` (what is left of them),
+`threads COUNT PAGES` (each migrates so many and touches them), `storm COUNT PAGES` (the same without end),
+`flood PAGES` (the same by one thread, as fast as it goes, without a look at what comes back),
+`wait SECONDS`, `say` (its process and client id as JSON, then a flush), `hold`.
 Structures are those of gpudaemon_test_gpu.h.
 """
 
@@ -23,6 +26,7 @@ import json
 import mmap
 import os
 import sys
+import threading
 from types import TracebackType
 
 __all__ = ["ENGINES", "HMM", "P2P", "RINGS", "WEDGED", "Client", "Pages"]
@@ -87,6 +91,10 @@ class Pages:
         """Every word another one."""
         for place in range(0, self.size // 8, 512):
             self._words[place : place + 512] = list(range(seed + place, seed + place + 512))
+
+    def touch(self) -> None:
+        """Read a byte of every page, as fast as this language can."""
+        self._memory[::_PAGE]
 
     def wrong(self, seed: int, pages: int | None = None) -> int:
         """How many pages do not hold what `fill(seed)` put there; touches them, from the first on."""
@@ -207,6 +215,11 @@ class Program:
             "bo": lambda: self._client.bo(next(rest), int(next(rest))),
             "name": lambda: self._client.name(next(rest)),
             "migrate": lambda: self._migrate(int(next(rest))),
+            "touch": lambda: self._touch(int(next(rest))),
+            "back": lambda: self._client.to_system(self._kept[-1]),
+            "threads": lambda: self._threads(int(next(rest)), int(next(rest)), endless=False),
+            "storm": lambda: self._threads(int(next(rest)), int(next(rest)), endless=True),
+            "flood": lambda: self._flood(int(next(rest))),
             "wait": lambda: self._client.wait(float(next(rest))),
             "say": self._say,
             "hold": lambda: sys.stdin.read() or signal_pause(),
@@ -219,6 +232,45 @@ class Program:
         pages.fill(1)
         self._client.to_device(pages)
         self._kept.append(pages)
+
+    def _touch(self, pages: int) -> None:
+        if self._kept[-1].wrong(1, pages):
+            raise ValueError("what came back is not what went")
+
+    def _threads(self, count: int, pages: int, *, endless: bool) -> None:
+        begin = threading.Barrier(count)
+        wrong = [0] * count
+
+        def work(number: int) -> None:
+            memory = Pages(pages)
+            memory.fill(number)
+            begin.wait()
+            while True:
+                self._client.to_device(memory)
+                wrong[number] += memory.wrong(number)
+                if not endless:
+                    break
+
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+        for worker in workers:
+            worker.start()
+        if endless:
+            return
+        for worker in workers:
+            worker.join()
+        if any(wrong):
+            raise ValueError("what came back is not what went")
+
+    def _flood(self, pages: int) -> None:
+        memory = Pages(pages)
+        memory.fill(1)
+
+        def work() -> None:
+            while True:
+                self._client.to_device(memory)
+                memory.touch()
+
+        threading.Thread(target=work).start()
 
     def _say(self) -> None:
         print(json.dumps({"pid": os.getpid(), "client": self._client.id}), flush=True)
