@@ -25,8 +25,8 @@ CHUNK = 64
 """Pages the test driver migrates together (TGCHUNK)."""
 _TRACING = "/sys/kernel/tracing"
 _INSTANCE = f"{_TRACING}/instances/gpudaemon"
-_THREADS = 3 * 1 + 2 * 4
-"""That migrate until then: three processes of one, two of four."""
+_THREADS = 4 * 1 + 2 * 4
+"""That migrate until then: four processes of one, two of four."""
 _WITNESSES = {
     ("to_device", "driver"): "hmm.to_device_pages",
     ("to_system", "driver"): "hmm.to_system_pages",
@@ -66,6 +66,10 @@ class Looker:
     def timed(self) -> Moved:
         """Operations in the histogram of times."""
         return self._by_kind("gpudaemon_hmm_migration_seconds_count")
+
+    def total(self, name: str) -> float:
+        """Of all series of a metric."""
+        return sum(self.daemon.metrics().family(f"gpudaemon_hmm_{name}_total").values())
 
     def of_process(self, pid: int) -> dict[str, float]:
         """Direction -> pages of one process."""
@@ -212,6 +216,26 @@ def _processes(look: Looker, gpu: TestGpu, expected: Expected) -> None:
     for one in (single, there_and_back, threads):
         one.kill()
     look.until(expected.pages, expected.operations)
+    # All of it came back within seconds, if the machine was fast enough.
+    assert 0 < look.total("thrashed_pages") <= expected.pages["to_system", "cpu_fault"]
+
+
+def _ranges(look: Looker, gpu: TestGpu, expected: Expected) -> None:
+    """Looks at page tables, and a device that is emptied: no migration of a process."""
+    before = gpu.counters()
+    client = gpu.program("migrate", str(100 * _PAGE), "where", "where", "say", "hold")
+    client.said()
+    expected.add("to_device", "driver", 100, -(-100 // CHUNK))
+    gpu.order("evict")
+    look.until(expected.pages, expected.operations)
+    now = gpu.counters()
+    assert now["hmm.evicted_pages"] - before["hmm.evicted_pages"] == 100
+    looks = now["hmm.range_faults"] - before["hmm.range_faults"]
+    assert looks >= 2 * -(-100 // CHUNK)
+    look.daemon.until(lambda: look.total("range_faults") == looks, 30.0, f"for {looks} looks")
+    assert look.total("device_ranges") == 1
+    assert look.total("device_range_pages") == now["hmm.pages"], "all the device has, whatever was there"
+    client.kill()
 
 
 def _killed_amid(look: Looker, gpu: TestGpu, expected: Expected) -> None:
@@ -247,6 +271,7 @@ def test_pages_of_processes(guest: Guest, measured: Measured) -> None:
             look = Looker(daemon)
             daemon.until(look.armed, 60.0, "for the probes")
             _processes(look, gpu, expected)
+            _ranges(look, gpu, expected)
             _killed_amid(look, gpu, expected)
             # What joins beginnings and ends has room for stacks, of which there are no more than threads.
             begun = guest.read(f"{_INSTANCE}/events/gpudaemon/hmm_begin/hist")

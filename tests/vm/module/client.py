@@ -16,7 +16,8 @@ Words are done one after the other: `submit RING COUNT US`, `hang RING`, `bo REG
 `migrate BYTES`, `touch PAGES` (of those migrated last, from the first on), `back` (what is left of them),
 `threads COUNT PAGES` (each migrates so many and touches them), `storm COUNT PAGES` (the same without end),
 `flood PAGES` (the same by one thread, as fast as it goes, without a look at what comes back),
-`wait SECONDS`, `say` (its process and client id as JSON, then a flush), `hold`.
+`where` (has the driver look at those migrated last), `wait SECONDS`, `say` (its process and client id as JSON,
+then a flush), `hold`.
 Structures are those of gpudaemon_test_gpu.h.
 """
 
@@ -219,6 +220,7 @@ class Program:
             "back": lambda: self._client.to_system(self._kept[-1]),
             "threads": lambda: self._threads(int(next(rest)), int(next(rest)), endless=False),
             "storm": lambda: self._threads(int(next(rest)), int(next(rest)), endless=True),
+            "where": lambda: self._client.where(self._kept[-1]),
             "flood": lambda: self._flood(int(next(rest))),
             "wait": lambda: self._client.wait(float(next(rest))),
             "say": self._say,
