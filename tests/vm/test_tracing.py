@@ -257,7 +257,8 @@ def test_clients_that_are_killed_and_jobs_that_wait(guest: Guest, way: str) -> N
                 look.until("jobs_done_total", {"gfx": 1.0, "copy": 1.0, "compute0": 60.0})
                 assert sum(look.failed().values()) == cancelled, look.failed()
                 assert look.rings("jobs_waiting")["compute0"] == look.rings("jobs_on_hardware")["compute0"] == 0
-            # Those that ended well have a time; of the killed some do where events are read, which tell no errors.
+            # Those that ended well have a time; of the killed some do where events are read,
+            # which tell no errors.
             ended = counters["ring.compute0.done"]
             daemon.until(
                 lambda: look.rings("run_seconds_count")["compute0"] >= ended, 30.0, f"for {ended} times"
