@@ -33,7 +33,7 @@ def furnish(guest: Guest) -> None:
     guest.until(lambda: len(guest.glob("/sys/bus/cxl/devices/endpoint*")) == 5, LATEST, "for five endpoints")
 
 
-def ask_mailboxes(commands: dict[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
+def ask_mailboxes(commands: dict[str, tuple[int, int]]) -> dict[str, dict[str, int | str]]:
     """In the guest: what each memory device answers to each command: hex of the payload, or an errno."""
     import ctypes
     import glob
@@ -53,9 +53,9 @@ def ask_mailboxes(commands: dict[str, tuple[int, int]]) -> dict[str, dict[str, A
         ]
 
     libc = ctypes.CDLL(None, use_errno=True)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, int | str]] = {}
     for path in sorted(glob.glob("/dev/cxl/mem*")):
-        answers: dict[str, Any] = {}
+        answers: dict[str, int | str] = {}
         descriptor = os.open(path, os.O_RDWR)
         for name, (number, size) in commands.items():
             payload = (ctypes.c_ubyte * size)()
