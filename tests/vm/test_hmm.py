@@ -14,6 +14,7 @@ import pytest
 from tests.vm.daemon import GuestDaemon
 from tests.vm.guest import Guest
 from tests.vm.testgpu import TestGpu, TestGpus
+from tests.vm.tracefs import ROOT, contents, kill_all, tracer
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,8 +24,7 @@ _FLAGS = ("--tier", "tracing", "--preset", "scrape", "--read.deadline", "5")
 _PAGE = 4096
 CHUNK = 64
 """Pages the test driver migrates together (TGCHUNK)."""
-_TRACING = "/sys/kernel/tracing"
-_INSTANCE = f"{_TRACING}/instances/gpudaemon"
+_INSTANCE = f"{ROOT}/instances/gpudaemon"
 _THREADS = 4 * 1 + 2 * 4
 """That migrate until then: four processes of one, two of four."""
 _WITNESSES = {
@@ -115,63 +115,12 @@ def _state(state: str) -> str:
     return f'gpudaemon_daemon_tracer_state{{subject="hmm",state="{state}"}}'
 
 
-def tracefs(guest: Guest) -> dict[str, str]:
-    """What of tracefs a daemon could have changed: all of it but the contents of buffers."""
-
-    def look(root: str) -> dict[str, str]:
-        import glob
-        import os
-
-        found = {"instances": " ".join(sorted(os.listdir(f"{root}/instances")))}
-        for name in ("dynamic_events", "kprobe_events", "synthetic_events", "set_event", "trace_clock"):
-            path = f"{root}/{name}"
-            if os.path.exists(path):
-                with open(path) as stream:
-                    found[name] = stream.read()
-        for name in ("tracing_on", "current_tracer", "buffer_size_kb", "events/enable"):
-            with open(f"{root}/{name}") as stream:
-                found[name] = stream.read()
-        found["groups"] = " ".join(sorted(glob.glob(f"{root}/events/gpudaemon*")))
-        return found
-
-    return dict(guest.call(look, _TRACING))
-
-
 def _tidy(guest: Guest, clean: dict[str, str]) -> None:
     """Wait for a tracer that goes on without its daemon to have removed all it made."""
     try:
-        guest.until(lambda: tracefs(guest) == clean, 60.0, "for the tracer to tidy up")
+        guest.until(lambda: contents(guest) == clean, 60.0, "for the tracer to tidy up")
     except AssertionError as error:
-        raise AssertionError(f"{error}: {tracefs(guest)}") from None
-
-
-def kill_all(pid: int) -> int:
-    """In the guest: SIGKILL for a daemon and all its processes, none of which sees another go; how many."""
-    import contextlib
-    import os
-    import signal as signals
-
-    import psutil
-
-    one = psutil.Process(pid)
-    pids = [one.pid, *(child.pid for child in one.children(recursive=True))]
-    for number in (signals.SIGSTOP, signals.SIGKILL):
-        for each in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each, number)
-    return len(pids)
-
-
-def tracer(pid: int) -> int:
-    """In the guest: process id of the tracer of a daemon."""
-    import psutil
-
-    (found,) = (
-        child.pid
-        for child in psutil.Process(pid).children(recursive=True)
-        if "gpudaemon.tracing.process" in child.cmdline()
-    )
-    return int(found)
+        raise AssertionError(f"{error}: {contents(guest)}") from None
 
 
 def _witness(gpu: TestGpu, before: dict[str, int]) -> Moved:
@@ -263,7 +212,7 @@ def _killed_amid(look: Looker, gpu: TestGpu, expected: Expected) -> None:
 @pytest.mark.guest(devices="minimal", kernels=("7.x",))
 def test_pages_of_processes(guest: Guest, measured: Measured) -> None:
     """Exactly as many as moved, over the death of the tracer, of the daemon and of all at once."""
-    clean = tracefs(guest)
+    clean = contents(guest)
     with TestGpus(guest) as gpus:
         gpu = gpus.pci[0]
         expected = Expected()
@@ -304,11 +253,11 @@ def _restart(guest: Guest, gpu: TestGpu, clean: dict[str, str], *, all_at_once: 
     daemon = GuestDaemon(guest, *_FLAGS, wait=400.0).__enter__()
     try:
         daemon.until(Looker(daemon).armed, 60.0, "for the probes")
-        assert tracefs(guest) != clean
+        assert contents(guest) != clean
         if all_at_once:
             assert guest.call(kill_all, daemon.pid) > 2
             guest.until(lambda: guest.ended(daemon.pid) is not None, 30.0)
-            assert "gpudaemon" in tracefs(guest)["instances"], "nobody was left to remove it"
+            assert "gpudaemon" in contents(guest)["instances"], "nobody was left to remove it"
         else:
             daemon.stop(force=True)
             _tidy(guest, clean)
@@ -330,11 +279,11 @@ def _restart(guest: Guest, gpu: TestGpu, clean: dict[str, str], *, all_at_once: 
 def test_a_kernel_without_device_memory(guest: Guest) -> None:
     """It has the functions and nobody who calls them: the figures are there, none of them rises, and nothing is
     left behind."""
-    clean = tracefs(guest)
+    clean = contents(guest)
     with GuestDaemon(guest, *_FLAGS, wait=400.0) as daemon:
         look = Looker(daemon)
         daemon.until(look.armed, 60.0, "for the probes")
-        assert tracefs(guest) != clean
+        assert contents(guest) != clean
         daemon.until(lambda: "gpudaemon_hmm_dropped_total" in daemon.metrics(), 30.0)
         page = daemon.metrics()
         found = {series: value for series, value in page.items() if series.startswith("gpudaemon_hmm_")}

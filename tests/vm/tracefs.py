@@ -2,7 +2,7 @@
 
 from tests.vm.guest import Guest
 
-__all__ = ["ROOT", "contents", "kill_all"]
+__all__ = ["ROOT", "contents", "kill_all", "tracer"]
 
 ROOT = "/sys/kernel/tracing"
 
@@ -44,3 +44,15 @@ def kill_all(pid: int) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, number)
     return len(pids)
+
+
+def tracer(pid: int) -> int:
+    """In the guest: process id of the tracer of a daemon."""
+    import psutil
+
+    (found,) = (
+        child.pid
+        for child in psutil.Process(pid).children(recursive=True)
+        if "gpudaemon.tracing.process" in child.cmdline()
+    )
+    return int(found)
