@@ -111,13 +111,14 @@ class Hist:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Trouble a subject met; the words are those of `model.trouble`: a kind, a severity."""
+    """Trouble a subject met; the words are those of `model.trouble`: a kind, a severity. count: how often."""
 
     device: str
     kind: str
     severity: str
     text: str = ""
     pid: int = 0
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +126,13 @@ class Context:
     """What the tracer gives a subject.
 
     owner: pid -> key of the cgroup's owner, `unknown` where that is not known. comm: pid -> name of the
-    process, empty where that is not known. settings: the options of `[tracing]`.
+    process, empty where that is not known. unix: trace clock -> seconds since 1970. settings: the options of
+    `[tracing]`.
     """
 
     owner: Callable[[int], str]
     comm: Callable[[int], str]
+    unix: Callable[[int], float]
     settings: Mapping[str, Any]
 
 

@@ -25,6 +25,7 @@ KINDS = {
     "missing": "a GPU that was here is not",
     "pci_recovery": "the kernel recovers a PCI function from errors",
     "aer": "PCI Express errors (Advanced Error Reporting)",
+    "cxl": "a CXL device or port reported an error: media, module, poison, link",
     "ras": "errors the GPU's RAS counted",
     "link_downgraded": "a PCI Express link lost lanes",
     "xid": "an error that NVIDIA's driver logged by number",

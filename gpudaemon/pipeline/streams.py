@@ -135,7 +135,7 @@ class Streams:
             self._next.setdefault(message["subject"], []).extend(message["rows"])
         elif "notes" in message:
             for note in message["notes"]:
-                self._note(*note)
+                self._note(note)
         elif "cycle" in message:
             self._complete(message)
 
@@ -144,10 +144,17 @@ class Streams:
         self.standings = {}
         self._next.clear()
 
-    def _note(self, device: str, kind: str, severity: str, text: str, pid: int) -> None:
+    def _note(self, note: list[Any]) -> None:
+        device, kind, severity, text, pid, count = note
         if kind in KINDS:
             found = Trouble(
-                at=time.time(), device=device, kind=kind, severity=Severity(severity), text=text, pid=pid
+                at=time.time(),
+                device=device,
+                kind=kind,
+                severity=Severity(severity),
+                text=text,
+                count=count,
+                pid=pid,
             )
             self._trouble(found)
 

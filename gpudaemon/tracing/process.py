@@ -9,7 +9,7 @@ Packets from the server are JSON: {"settings": {"sysfs", "procfs", "period", "su
 to the server, each cycle:
 
     {"rows": [[metric, [label, ...], number or [[count, ...], sum]], ...], "subject": name}     parts
-    {"notes": [[device, kind, severity, text, pid], ...]}                                       where there
+    {"notes": [[device, kind, severity, text, pid, count], ...]}                                where there
     are any {"cycle": number, "subjects": {name: [state, recipe, reason, armings, malformed]}, "events",
     "lost", ...}
 """
@@ -159,7 +159,7 @@ class Tracer:
                 return
             self._watch.close()
         owners = Owners(settings["procfs"])
-        context = Context(owner=owners.owner, comm=owners.comm, settings=settings["tracing"])
+        context = Context(owner=owners.owner, comm=owners.comm, unix=self._unix, settings=settings["tracing"])
         wanted = [one for name, one in streams().items() if name in settings["subjects"]]
         self._watch = Watch(
             Tracefs(f"{settings['sysfs']}/kernel/tracing"),
@@ -169,6 +169,10 @@ class Tracer:
             buffer=settings["tracing"]["buffer"],
         )
         self._cycle = 0
+
+    def _unix(self, at: int) -> float:
+        assert self._watch is not None
+        return time.time() - (self._watch.now() - at) / 1e9
 
     def _look(self) -> None:
         watch = self._watch
@@ -184,7 +188,7 @@ class Tracer:
                 for metric, labels, value in one.accumulator.rows(now)
             )
             self._tell_parts("rows", lines, subject=one.subject.name)
-            notes += [[n.device, n.kind, n.severity, n.text, n.pid] for n in one.accumulator.notes()]
+            notes += [[n.device, n.kind, n.severity, n.text, n.pid, n.count] for n in one.accumulator.notes()]
         if notes:
             self._tell_parts("notes", notes)
         buffers = watch.buffers

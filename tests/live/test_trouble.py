@@ -198,7 +198,7 @@ def test_what_nvidias_library_counts() -> None:
         }
 
 
-ELSEWHERE = {"job_hang": "tests/vm/test_tracing.py"}
+ELSEWHERE = {"job_hang": "tests/vm/test_tracing.py", "cxl": "tests/vm/test_cxl_events.py"}
 """Kinds that the tests of what finds them provoke."""
 
 

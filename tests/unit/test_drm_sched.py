@@ -24,7 +24,7 @@ SECOND = 10**9
 
 
 def jobs(recipe: Recipe = EVENTS, hang: float = 5.0) -> Jobs:
-    context = Context(owner=lambda pid: f"owner-{pid}", comm=lambda _: "", settings={"hang": hang})
+    context = Context(owner=lambda pid: f"owner-{pid}", comm=lambda _: "", unix=float, settings={"hang": hang})
     made = Jobs(context)
     made.armed(recipe)
     return made

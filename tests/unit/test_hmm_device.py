@@ -43,6 +43,7 @@ class Kernel:
         self.context = Context(
             owner=lambda pid: self.hosts.get(pid, ("unknown", ""))[0],
             comm=lambda pid: self.hosts.get(pid, ("", ""))[1],
+            unix=float,
             settings={},
         )
         self.figures = Migrations(self.context)

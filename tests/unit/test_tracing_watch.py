@@ -127,7 +127,7 @@ class Scene:
         self.kernel = Kernel()
         self.now = 1000.0
         subject = Subject(name="things", recipes=(RECIPE,), accumulator=Counts, of_devices=False)
-        context = Context(owner=str, comm=str, settings={})
+        context = Context(owner=str, comm=str, unix=float, settings={})
         tracefs = cast(Tracefs, self.kernel)
         self.watch = Watch(tracefs, [subject], context, sysfs="/nowhere", buffer=64, clock=lambda: self.now)
         (self.watched,) = self.watch.subjects

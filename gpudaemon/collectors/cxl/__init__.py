@@ -3,6 +3,7 @@
 All of it stands in files that the CXL core prints from memory; nothing asks a device. What makes up the model
 is read when the bus changes and looked at again now and then: other content is another model, and other series.
 Health is asked of each memory device by calls (`mailbox`), and so are its performance counters (`counters`).
+What devices report by themselves is traced (`events`).
 
 Documentation/driver-api/cxl, Documentation/ABI/testing/sysfs-bus-cxl.
 """
@@ -12,16 +13,17 @@ from collections.abc import Iterator, Sequence
 from gpudaemon.collectors import Collector, Constant
 from gpudaemon.collectors.cxl.build import build, path_of
 from gpudaemon.collectors.cxl.counters import counters, files
+from gpudaemon.collectors.cxl.events import STREAM
 from gpudaemon.collectors.cxl.mailbox import questions
 from gpudaemon.drivers import Facts
-from gpudaemon.metrics import cxl, cxl_health, cxl_pmu
+from gpudaemon.metrics import cxl, cxl_events, cxl_health, cxl_pmu
 from gpudaemon.model.attribute import Attribute, Cadence, Rows
 from gpudaemon.model.cxl import Bus, Decoder, Memdev, Port, Region
 from gpudaemon.model.device import Device, DeviceKind
 from gpudaemon.model.metric import Series
 from gpudaemon.parsers.integer import words
 
-__all__ = ["COLLECTOR", "SECURITY_STATES"]
+__all__ = ["COLLECTOR", "SECURITY_STATES", "STREAM"]
 
 SECURITY_STATES = ("disabled", "sanitize", "locked", "unlocked", "frozen")
 """drivers/cxl/core/memdev.c, security_state_show()."""
@@ -142,7 +144,9 @@ def _attributes(device: Device, facts: Facts) -> Sequence[Attribute | Rows]:
 
 COLLECTOR = Collector(
     name="cxl",
-    emits=tuple(getattr(rows, name) for rows in (cxl, cxl_health, cxl_pmu) for name in rows.__all__),
+    emits=tuple(
+        getattr(rows, name) for rows in (cxl, cxl_events, cxl_health, cxl_pmu) for name in rows.__all__
+    ),
     wants=_wants,
     needs=_needs,
     attributes=_attributes,
