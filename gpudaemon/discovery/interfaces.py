@@ -326,10 +326,9 @@ _EVENTS = (
     ),
     Interface(
         name="trace-cxl", what="CXL media and error events", paths=("sys/kernel/tracing/events/cxl",),
-        access="x",
-        config=(*_TRACING, "CONFIG_CXL_BUS"), modules=("cxl_core",), tier="tracing", use=_PLANNED,
-        check="tracefs",
-        absent="no CXL device", doc="drivers/cxl/core/trace.h",
+        access="x", config=(*_TRACING, "CONFIG_CXL_BUS"), modules=("cxl_core",), tier="tracing",
+        capability="CAP_DAC_OVERRIDE", use=_NOW, check="tracefs", absent="no CXL device",
+        cost="nothing while nothing happens", doc="drivers/cxl/core/trace.h",
     ),
     Interface(
         name="kmsg", what="driver messages: Xid, resets, hangs", paths=("dev/kmsg",), config=("CONFIG_PRINTK",),

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from gpudaemon.export.promql import EVERYWHERE, KEY, UP, gpus_only, increase, select
-from gpudaemon.metrics import daemon, gpu, gpu_links, gpu_parts, pcie
+from gpudaemon.metrics import daemon, gpu, gpu_links, gpu_parts, pcie, trouble
 from gpudaemon.model.metric import Metric
 
 __all__ = ["ALERTS", "RUNBOOK", "Alert", "alerting_rules", "recording_rules"]
@@ -188,6 +188,18 @@ ALERTS = (
         severity="critical",
         summary=f"{_DEVICE}: {{{{ $labels.event }}}}",
         description="Work has met data that could not be corrected, or the whole GPU stopped for it.",
+    ),
+    Alert(
+        name="CxlDeviceErrors",
+        # A counter that appears with its first event has no increase; the time of the last is there at once.
+        expression=f"time() - max by ({KEY}, error) (label_replace("
+        f"{select(trouble.LAST_SEEN, kind='cxl', severity=('uncorrected', 'fatal'))}, "
+        '"error", "$1", "severity", "(.+)")) < 900',
+        holds="0s",
+        keeps="5m",
+        severity="critical",
+        summary="{{ $labels.error }} errors of the CXL device {{ $labels.device }} on {{ $labels.instance }}",
+        description='The last {{ $value | printf "%.0f" }} seconds ago: memory of it may hold wrong data.',
     ),
     Alert(
         name="GpuXgmiLinkDown",

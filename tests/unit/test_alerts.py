@@ -16,7 +16,7 @@ import yaml
 
 from gpudaemon.export.alerts import ALERTS, alerting_rules, recording_rules
 from gpudaemon.export.promql import UP
-from gpudaemon.metrics import daemon, gpu, gpu_links, gpu_parts, pcie, table
+from gpudaemon.metrics import daemon, gpu, gpu_links, gpu_parts, pcie, table, trouble
 from gpudaemon.model.metric import Metric
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -116,6 +116,8 @@ POISON = of(gpu.RAS_EVENTS, event="poison_consumption")
 LINK = of(gpu_links.XGMI_LINK_UP, link="3")
 FATAL = of(pcie.AER_MESSAGES, severity="fatal")
 NONFATAL = of(pcie.AER_MESSAGES, severity="nonfatal")
+CXL = of(trouble.LAST_SEEN, kind="cxl", severity="uncorrected")
+CXL_CORRECTED = of(trouble.LAST_SEEN, kind="cxl", severity="corrected")
 HOT = of(gpu.THROTTLED_SECONDS, cause="thermal")
 
 CASES = (
@@ -195,6 +197,9 @@ CASES = (
          ({**AT_GPU, "event": "poison_consumption"},), "1", "MI300X"),
     Case("GpuFatalError", "poison created, not met", {CREATED: "0x8 1x40"}, "5m"),
     Case("GpuFatalError", "before the daemon", {POISON: "3x40"}, "5m"),
+    Case("CxlDeviceErrors", "poison", {CXL: "120x60"}, "5m", ({**AT_GPU, "error": "uncorrected"},), "180"),
+    Case("CxlDeviceErrors", "long ago", {CXL: "120x200"}, "30m"),
+    Case("CxlDeviceErrors", "corrected", {CXL_CORRECTED: "120x60"}, "5m"),
     Case("GpuXgmiLinkDown", "down", {LINK: "1x20 0x60", **INFO}, "14m",
          ({**AT_GPU, "link": "3"},), "0", "MI300X"),
     Case("GpuXgmiLinkDown", "not wired", {LINK: "0x80"}, "14m"),
