@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudaemon.collectors.drm_sched import STREAM, recipes
+from gpudaemon.collectors.drm_sched import recipes
 from gpudaemon.collectors.drm_sched.account import Jobs
 from gpudaemon.metrics import drm_sched as rows
 from gpudaemon.model.metric import Distribution
 from gpudaemon.model.tracing import Context, Event, Hist, HistRow, Recipe
-from gpudaemon.parsers.trace_format import event_format, page_layout
-from gpudaemon.parsers.trace_page import Decoder
 from tests import captures
+from tests.traces import RawTrace
 
 GPU = "0000:03:00.0"
 FPROBE, EVENTS, OLD = recipes.RECIPES
@@ -273,23 +272,9 @@ def test_a_full_map_makes_a_lower_bound() -> None:
 @pytest.mark.parametrize("version", captures.names("vm", "test-gpu"))
 def test_raw_pages_of_real_kernels(version: str) -> None:
     """Twelve thousand jobs of four clients, three rings: each is matched."""
-    folder = Path(captures.capture("vm", "test-gpu", version, "raw-binary"))
-    layout = page_layout((folder / "header_page").read_bytes())
-    recipe = next(
-        one for one in STREAM.recipes[1:] if (folder / f"{one.taps[0].event.split('/')[1]}.format").exists()
-    )
-    wanted = {}
-    for tap in recipe.taps:
-        form = event_format((folder / f"{tap.event.split('/')[1]}.format").read_bytes())
-        wanted[tap.event] = (form, [name.removesuffix("?") for name in tap.fields])
-    decoder = Decoder(layout, wanted, order="little")
-    events: list[Event] = []
-    for cpu in (0, 1):
-        content = (folder / f"cpu{cpu}.bin").read_bytes()
-        for at in range(0, len(content), layout.size):
-            events += decoder.decode(content[at : at + layout.size]).events
-    events.sort(key=lambda event: event[0])
-    one = jobs(recipe)
+    trace = RawTrace(Path(captures.capture("vm", "test-gpu", version, "raw-binary")))
+    events = trace.events()
+    one = jobs(trace.recipe)
     one.take(events)
     found = figures(one, now=events[-1][0])
     assert found["jobs_unmatched",] == 0
