@@ -214,6 +214,12 @@ class Collectors(_Section, frozen=True):
         ]
         | None
     ) = None
+    dma_fence: (
+        Annotated[
+            bool, _about("threads that wait for GPUs, by tracing: two events a wait; only where asked for")
+        ]
+        | None
+    ) = None
     drm_sched: (
         Annotated[
             bool,
@@ -449,6 +455,8 @@ class Config(_Section, frozen=True):
         default = not self.collector.disable_defaults
         if given["dma_buf"] is None:
             given["dma_buf"] = default and self.tier == "full"
+        if given["dma_fence"] is None:
+            given["dma_fence"] = False
         return frozenset(name for name, wanted in given.items() if (default if wanted is None else wanted))
 
     @property

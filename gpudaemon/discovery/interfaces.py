@@ -99,7 +99,8 @@ _DEVICES = (
         name="amdgpu-kfd", what="compute topology: links, caches, memory banks",
         paths=("sys/class/kfd/kfd/topology/nodes",), access="x", config=("CONFIG_HSA_AMD",),
         modules=("amdgpu",),
-        use=_PLANNED, absent="no GPU bound to amdgpu", doc="drivers/gpu/drm/amd/amdkfd/kfd_topology.c",
+        use=_NOW, absent="no GPU bound to amdgpu", doc="drivers/gpu/drm/amd/amdkfd/kfd_topology.c",
+        cost="read once, then one number; nothing asks a device",
     ),
     Interface(
         name="amdgpu-kfd-smi", what="KFD events: page migration, throttling, reset", paths=("dev/kfd",),
@@ -152,7 +153,8 @@ _DEVICES = (
     Interface(
         name="devcoredump", what="that a driver dumped a crashed GPU", paths=("sys/class/devcoredump",),
         access="x",
-        config=("CONFIG_DEV_COREDUMP",), use=_PLANNED, absent="no driver that dumps is loaded",
+        config=("CONFIG_DEV_COREDUMP",), use=_NOW, absent="no driver that dumps is loaded",
+        cost="nothing: its uevent says so, the dump is not read",
         doc="drivers/base/devcoredump.c",
     ),
     Interface(
@@ -313,9 +315,9 @@ _EVENTS = (
     ),
     Interface(
         name="trace-dma-fence", what="time blocked on a GPU", paths=("sys/kernel/tracing/events/dma_fence",),
-        access="x", config=(*_TRACING, "CONFIG_DMA_SHARED_BUFFER"), tier="tracing", use=_PLANNED,
-        check="tracefs",
-        absent="no GPU driver", doc="include/trace/events/dma_fence.h",
+        access="x", config=(*_TRACING, "CONFIG_DMA_SHARED_BUFFER"), tier="tracing",
+        capability="CAP_DAC_OVERRIDE", use=_NOW, check="tracefs", absent="no GPU driver",
+        cost="two events a wait; only with --collector.dma-fence", doc="include/trace/events/dma_fence.h",
     ),
     Interface(
         name="trace-migrate", what="pages migrated to and from device memory (HMM), by probes of our own",
