@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 Engine = Literal["auto", "io_uring", "threads"]
+_ONLY_WHERE_ASKED_FOR = ("dma_fence", "i915_request")
+"""Collectors that cost by the event."""
 Tier = Literal["base", "processes", "tracing", "full"]
 Preset = Literal["scrape", "normal", "fast"]
 ENGINES: tuple[str, ...] = get_args(Engine)
@@ -241,6 +243,10 @@ class Collectors(_Section, frozen=True):
     hmm: (
         Annotated[bool, _about("memory that moves: between nodes, tiers and GPUs, and how scarce it is")] | None
     ) = None
+    i915_request: (
+        Annotated[bool, _about("requests of i915, by tracing: two and more events each; only where asked for")]
+        | None
+    ) = None
     io_uring: (
         Annotated[
             bool, _about("rings of io_uring by cgroup; in tier base only where asked for, and of own processes")
@@ -455,8 +461,8 @@ class Config(_Section, frozen=True):
         default = not self.collector.disable_defaults
         if given["dma_buf"] is None:
             given["dma_buf"] = default and self.tier == "full"
-        if given["dma_fence"] is None:
-            given["dma_fence"] = False
+        for name in _ONLY_WHERE_ASKED_FOR:
+            given[name] = bool(given[name])
         return frozenset(name for name, wanted in given.items() if (default if wanted is None else wanted))
 
     @property

@@ -320,6 +320,14 @@ _EVENTS = (
         cost="two events a wait; only with --collector.dma-fence", doc="include/trace/events/dma_fence.h",
     ),
     Interface(
+        name="trace-i915", what="requests of i915, which has a scheduler of its own",
+        paths=("sys/kernel/tracing/events/i915/i915_request_add",), access="x",
+        config=(*_TRACING, "CONFIG_DRM_I915"), modules=("i915",), tier="tracing", capability="CAP_DAC_OVERRIDE",
+        use=_NOW, check="tracefs", absent="no GPU bound to i915",
+        cost="two and more events a request; only with --collector.i915-request",
+        doc="drivers/gpu/drm/i915/i915_trace.h",
+    ),
+    Interface(
         name="trace-migrate", what="pages migrated to and from device memory (HMM), by probes of our own",
         paths=("sys/kernel/tracing/dynamic_events",), access="",
         config=(*_TRACING, "CONFIG_DEVICE_PRIVATE", "CONFIG_FPROBE_EVENTS", "CONFIG_HIST_TRIGGERS"),
