@@ -18,6 +18,7 @@ from gpudaemon.capture import load, write
 from gpudaemon.config import load as configuration
 from gpudaemon.daemon import Daemon
 from gpudaemon.export.prometheus import pages
+from gpudaemon.metrics import gpu
 from gpudaemon.model.attribute import Cadence
 from gpudaemon.model.device import PROC
 from gpudaemon.parsers.integer import hexadecimal
@@ -95,14 +96,26 @@ def page(sysfs: str, procfs: str) -> dict[str, float]:
         snapshot = asyncio.run(
             Daemon(configuration("", {**flags, "uevent.source": "none", "resting": False})).look(30.0)
         )[0]
+    samples = [
+        sample
+        for family in text_string_to_metric_families("".join(pages(snapshot, False)))
+        for sample in family.samples
+    ]
+    # Power that is made of a counter of energy takes two readings of it, and there may have been one.
+    rates = {
+        (sample.labels["device"], sample.labels["sensor"].replace("energy", "power"))
+        for sample in samples
+        if sample.name == gpu.ENERGY.name and sample.labels["source"] == "hardware"
+    }
     found = {}
-    for family in text_string_to_metric_families("".join(pages(snapshot, False))):
-        for sample in family.samples:
-            if sample.name in _MADE and sample.labels.get("source") != "hardware":
-                continue
-            if sample.name.startswith(_MOMENT) and sample.name != "gpudaemon_daemon_malformed_total":
-                continue
-            found[_key(sample)] = sample.value
+    for sample in samples:
+        if sample.name == gpu.POWER.name and (sample.labels["device"], sample.labels["sensor"]) in rates:
+            continue
+        if sample.name in _MADE and sample.labels.get("source") != "hardware":
+            continue
+        if sample.name.startswith(_MOMENT) and sample.name != "gpudaemon_daemon_malformed_total":
+            continue
+        found[_key(sample)] = sample.value
     return found
 
 

@@ -89,7 +89,7 @@ def test_a_live_host_recorded_gives_the_same_page_for_what_stands_still(profile:
     assert {series: copy.get(series) for series in still} == {series: live_page[series] for series in still}
     # Whatever moves is there as well, with some value.
     assert set(live_page) & set(after) - set(copy) == set()
-    assert len(still) > 5
+    assert len(still) >= 5
 
 
 def test_this_machine_recorded_gives_the_same_page_and_does_not_name_itself(tmp_path: Path) -> None:
