@@ -152,6 +152,7 @@ class Publisher:
             self._device(lines, entry, now)
             if devices:
                 views.append(self._view(entry, now))
+        self._forget()
         self._judge(lines, {part.device: part for part in samples}, now)
         own = {metric: tuple(found) for metric, found in lines.rows.items()}
         own.update(self._of_host())
@@ -190,6 +191,13 @@ class Publisher:
         if waiting:
             return False, f"waiting for {len(waiting)} of {len(self._sampler.entries)} devices"
         return True, f"{len(self._sampler.entries)} devices"
+
+    def _forget(self) -> None:
+        """What was said of a device that left has its lane in it, with memory and a descriptor."""
+        entries = self._sampler.entries
+        if len(self._told) > len(entries):
+            for id_ in self._told.keys() - entries.keys():
+                del self._told[id_]
 
     def _remember(self, id_: str, part: Samples) -> None:
         """The `_info` series of a device outlive it, so that a missing one can still be named."""

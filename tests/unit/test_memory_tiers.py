@@ -135,3 +135,11 @@ def test_any_content(contents: dict[str, bytes]) -> None:
             one.decode(contents[one.path])
         except Malformed as error:
             assert error.reason in Malformed.REASONS
+
+
+def test_a_weight_of_a_node_that_is_not_there() -> None:
+    """Linux 6.12 has a file for every node there could be (mm/mempolicy.c, add_weighted_interleave_group)."""
+    weights = "../kernel/mm/mempolicy/weighted_interleave"
+    names = frozenset({"node/devices/node0/meminfo", f"{weights}/node0", f"{weights}/node2"})
+    device = Device(id="memory_tiers", kind=DeviceKind.MEMORY_TIERS, path="bus", names=names)
+    assert {one.path for one in COLLECTOR.attributes(device, {})} == names - {f"{weights}/node2"}

@@ -1,7 +1,9 @@
 """From devices to snapshots, with a reader that the test plays."""
 
+import gc
 import os
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,21 @@ def test_a_device_that_left_keeps_its_info_only(bench: Bench) -> None:
     bench.read()
     assert missing not in bench.series()
     assert states(bench.series())["ok"] == 1
+
+
+def test_a_device_that_left_gives_its_memory_back(bench: Bench) -> None:
+    bench.have(GPU)
+    bench.read()
+    bench.read()
+    bench.series()
+    lane = bench.sampler.entries[GPU.id].lane
+    assert lane is not None
+    memory = weakref.ref(lane.memory)
+    del lane
+    bench.have()
+    bench.series()
+    gc.collect()
+    assert memory() is None
 
 
 def test_a_device_that_changed_is_planned_anew_and_its_counters_go_on(bench: Bench) -> None:

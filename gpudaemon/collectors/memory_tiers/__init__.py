@@ -88,7 +88,7 @@ def _planned(path: str, kinds: Mapping[str, str]) -> Iterator[Attribute]:
     elif (found := _WEIGHT.fullmatch(path)) is not None:
         if found[1] == "auto":
             yield Attribute(path, Cadence.SLOW, (Series(rows.INTERLEAVE_AUTO),), _switch)
-        else:
+        elif found[1] in kinds:  # older kernels have a file for every node there could be
             yield Attribute(path, Cadence.SLOW, (Series(rows.INTERLEAVE_WEIGHT, (found[1],)),), quotient())
     elif (found := _NODE.fullmatch(path)) is not None:
         yield from _of_node(path, found[2], (found[1], kinds[found[1]]))
