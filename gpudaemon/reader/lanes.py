@@ -149,6 +149,20 @@ class Lane:
         self.wake = wake
         return mask
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the server moved files that are not a guest's since the pending batches were made."""
+        return not self.guest and self.memory.version != self.version
+
+    def make_anew(self, now: float) -> None:
+        """Give up the pending batches: their groups are due at once."""
+        for batch in self.pending:
+            for group in self._active:
+                if batch.groups >> group & 1:
+                    self._due[group] = now
+        self.pending.clear()
+        self.wake = now
+
     def all_due(self, now: float) -> None:
         """Everything is due at once."""
         self.wake = now
@@ -570,7 +584,12 @@ class Lanes:
             self._free(lane)
         elif lane.pending and not lane.closing:
             lane.started = time.monotonic()
-            self._next_batch(lane)
+            if lane.outdated:
+                # The server takes every file that was there when a batch began for one that was read in it.
+                lane.make_anew(lane.started)
+                self._idle(lane)
+            else:
+                self._next_batch(lane)
         else:
             lane.pending.clear()
             self._idle(lane)

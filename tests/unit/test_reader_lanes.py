@@ -245,6 +245,21 @@ def test_cadences_share_a_chain_and_demoted_files_have_their_own(bench: Bench) -
     assert groups == [1 << NORMAL | 1 << SLOW, 1 << DEMOTED, 1 << DEMOTED + 1]
 
 
+def test_a_file_that_moves_amid_a_tick_is_never_told_of_unread(bench: Bench) -> None:
+    """A batch made before the server moved a file into its group, begun after it: nobody could tell that the
+    file was not read in it, and its place holds an old reading."""
+    server = bench.lane({"a": NORMAL, "b": DEMOTED, "c": PARKED}, gate=None)
+    bench.lanes.tick(time.monotonic())
+    server.move(2, DEMOTED)
+    moved = time.monotonic()
+    bench.engine.go()
+    bench.tick()
+    (record,) = [record for record in bench.records() if record[4] & 1 << DEMOTED]
+    assert record[7] > moved
+    copy = record[6] % DEPTH
+    assert server.content(record[6], 2, server.lengths[copy][2]) == b"c\n"
+
+
 def test_what_is_due_is_read_and_missed_ticks_are_not_made_up(bench: Bench) -> None:
     bench.wait_for_the_middle()
     bench.lane({"a": NORMAL, "b": SLOW}, gate=None)
