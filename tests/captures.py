@@ -10,13 +10,15 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from prometheus_client.samples import Sample
 
 from gpudaemon.discovery.scan import bridges, is_gpu_class, scan, unclaimed_pci
 from gpudaemon.errors import Malformed
+from gpudaemon.metrics import gpu
 from gpudaemon.model.device import Device
 from gpudaemon.parsers.integer import hexadecimal
 from gpudaemon.pipeline.plan import facts_needed, make_plan
@@ -333,6 +335,23 @@ def _labels(prefix: str) -> tuple[tuple[str, str], ...]:
         (name, re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text))
         for name, text in _LABEL.findall(prefix)
     )
+
+
+def rates(samples: Iterable[Sample]) -> set[tuple[str, str]]:
+    """(device, sensor) of power that is made of a hardware counter of energy.
+
+    That takes two readings of the counter, and of one look there may be one: it is no part of what a tree says.
+    """
+    return {
+        (sample.labels["device"], sample.labels["sensor"].replace("energy", "power"))
+        for sample in samples
+        if sample.name == gpu.ENERGY.name and sample.labels["source"] == "hardware"
+    }
+
+
+def is_rate(sample: Sample, found: set[tuple[str, str]]) -> bool:
+    """Whether a sample is power of a sensor that `rates` found."""
+    return sample.name == gpu.POWER.name and (sample.labels["device"], sample.labels["sensor"]) in found
 
 
 def page_of(sysfs: str, every_function: bool = False) -> Page:

@@ -18,13 +18,13 @@ from gpudaemon.capture import load, write
 from gpudaemon.config import load as configuration
 from gpudaemon.daemon import Daemon
 from gpudaemon.export.prometheus import pages
-from gpudaemon.metrics import gpu
 from gpudaemon.model.attribute import Cadence
 from gpudaemon.model.device import PROC
 from gpudaemon.parsers.integer import hexadecimal
 from gpudaemon.pipeline.derived import RULES
 from gpudaemon.pipeline.finder import survey
 from gpudaemon.pipeline.plan import facts_needed, group_of, make_plan
+from tests import captures
 
 __all__ = ["page", "page_of_capture", "static"]
 
@@ -101,15 +101,10 @@ def page(sysfs: str, procfs: str) -> dict[str, float]:
         for family in text_string_to_metric_families("".join(pages(snapshot, False)))
         for sample in family.samples
     ]
-    # Power that is made of a counter of energy takes two readings of it, and there may have been one.
-    rates = {
-        (sample.labels["device"], sample.labels["sensor"].replace("energy", "power"))
-        for sample in samples
-        if sample.name == gpu.ENERGY.name and sample.labels["source"] == "hardware"
-    }
+    rates = captures.rates(samples)
     found = {}
     for sample in samples:
-        if sample.name == gpu.POWER.name and (sample.labels["device"], sample.labels["sensor"]) in rates:
+        if captures.is_rate(sample, rates):
             continue
         if sample.name in _MADE and sample.labels.get("source") != "hardware":
             continue

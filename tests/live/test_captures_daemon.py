@@ -92,18 +92,22 @@ def _daemon_page(sysfs: str, engine: str, runtime: str) -> dict[Sample, float]:
     snapshot = asyncio.run(Daemon(config).look())[0]
     found: dict[Sample, float] = {}
     malformed = []
-    for family in text_string_to_metric_families("".join(pages(snapshot, False))):
-        for sample in family.samples:
-            if sample.name == "gpudaemon_daemon_malformed_total":
-                malformed.append(sample)
-            elif sample.name.removeprefix("gpudaemon_p2p_") in _PAIRS or (
-                sample.name in _MADE and sample.labels.get("source") != "hardware"
-            ):
-                continue
-            elif not sample.name.startswith(_OWN) or sample.name == "gpudaemon_device_numa_node":
-                key = (sample.name, tuple(sorted(sample.labels.items())))
-                assert key not in found, f"{key} twice on one page"
-                found[key] = sample.value
+    families = text_string_to_metric_families("".join(pages(snapshot, False)))
+    samples = [sample for family in families for sample in family.samples]
+    rates = captures.rates(samples)
+    for sample in samples:
+        if captures.is_rate(sample, rates):
+            continue
+        if sample.name == "gpudaemon_daemon_malformed_total":
+            malformed.append(sample)
+        elif sample.name.removeprefix("gpudaemon_p2p_") in _PAIRS or (
+            sample.name in _MADE and sample.labels.get("source") != "hardware"
+        ):
+            continue
+        elif not sample.name.startswith(_OWN) or sample.name == "gpudaemon_device_numa_node":
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"{key} twice on one page"
+            found[key] = sample.value
     # Empty files, which upstream left in one tree, are no number to the daemon and no file to the parts.
     assert [sample for sample in malformed if sample.labels["reason"] != "empty"] == []
     assert {device.state for device in snapshot.devices} <= {"ok", "suspended"}
