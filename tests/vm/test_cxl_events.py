@@ -90,6 +90,23 @@ def unmask(device: str) -> list[int]:
     return masks
 
 
+def recovered() -> list[str]:
+    """In the guest: what the kernel said of recoveries that are over (drivers/pci/pcie/err.c)."""
+    import os
+
+    found = []
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            line = os.read(log, 8192).decode(errors="replace")
+            if "device recovery" in line or "AER: Recovery" in line:
+                found.append(line)
+    except BlockingIOError:
+        return found
+    finally:
+        os.close(log)
+
+
 class Looker:
     """A daemon in the guest, and what it says of events; what was counted before is left out."""
 
@@ -208,6 +225,8 @@ def _link(guest: Guest, look: Looker) -> None:
             "corrected: crc threshold hit",
             "uncorrected: cache address parity error",
         ]
+        # A device taken out of its slot while its link is being reset can leave both waiting for each other.
+        guest.until(lambda: bool(guest.call(recovered)), LATEST, "for the end of the recovery")
     finally:
         _unplug(guest, "cxl_erring", slot)
     # With the device its series leave; that it had trouble stays known.
