@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -337,21 +337,21 @@ def _labels(prefix: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def rates(samples: Iterable[Sample]) -> set[tuple[str, str]]:
-    """(device, sensor) of power that is made of a hardware counter of energy.
+def without_rates(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples but for power that is made of a hardware counter of energy.
 
     That takes two readings of the counter, and of one look there may be one: it is no part of what a tree says.
     """
-    return {
+    rates = {
         (sample.labels["device"], sample.labels["sensor"].replace("energy", "power"))
         for sample in samples
         if sample.name == gpu.ENERGY.name and sample.labels["source"] == "hardware"
     }
-
-
-def is_rate(sample: Sample, found: set[tuple[str, str]]) -> bool:
-    """Whether a sample is power of a sensor that `rates` found."""
-    return sample.name == gpu.POWER.name and (sample.labels["device"], sample.labels["sensor"]) in found
+    return [
+        sample
+        for sample in samples
+        if sample.name != gpu.POWER.name or (sample.labels["device"], sample.labels["sensor"]) not in rates
+    ]
 
 
 def page_of(sysfs: str, every_function: bool = False) -> Page:

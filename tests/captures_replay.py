@@ -101,11 +101,8 @@ def page(sysfs: str, procfs: str) -> dict[str, float]:
         for family in text_string_to_metric_families("".join(pages(snapshot, False)))
         for sample in family.samples
     ]
-    rates = captures.rates(samples)
     found = {}
-    for sample in samples:
-        if captures.is_rate(sample, rates):
-            continue
+    for sample in captures.without_rates(samples):
         if sample.name in _MADE and sample.labels.get("source") != "hardware":
             continue
         if sample.name.startswith(_MOMENT) and sample.name != "gpudaemon_daemon_malformed_total":

@@ -93,11 +93,7 @@ def _daemon_page(sysfs: str, engine: str, runtime: str) -> dict[Sample, float]:
     found: dict[Sample, float] = {}
     malformed = []
     families = text_string_to_metric_families("".join(pages(snapshot, False)))
-    samples = [sample for family in families for sample in family.samples]
-    rates = captures.rates(samples)
-    for sample in samples:
-        if captures.is_rate(sample, rates):
-            continue
+    for sample in captures.without_rates([sample for family in families for sample in family.samples]):
         if sample.name == "gpudaemon_daemon_malformed_total":
             malformed.append(sample)
         elif sample.name.removeprefix("gpudaemon_p2p_") in _PAIRS or (
