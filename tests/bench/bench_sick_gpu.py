@@ -144,6 +144,10 @@ def can_be_killed(pid: int) -> bool:
     return False
 
 
+def _line(start: str) -> re.Pattern[str]:
+    return re.compile("^" + start, re.MULTILINE)
+
+
 class Comparison:
     """Both exporters on one host. rows: what was seen, row -> exporter -> text."""
 
@@ -155,8 +159,8 @@ class Comparison:
         stats = host.control.stats()["devices"]
         gpus = sorted(device for device, one in stats.items() if one["workload"])
         self.sick = gpus[SICK]
-        ours = [rf'^gpudaemon_gpu_power_watts\{{device="{device}"' for device in gpus]
-        theirs = [rf'^node_hwmon_power_\w+\{{chip="0000:{device[5:7]}:00_0' for device in gpus]
+        ours = [_line(rf'gpudaemon_gpu_power_watts\{{device="{device}"') for device in gpus]
+        theirs = [_line(rf'node_hwmon_power_\w+\{{chip="[^"]*{device[2:7]}:00_0"') for device in gpus]
         self.ours = Target("gpudaemon", daemon.port, ours, lambda: list(processes.of(daemon).values()))
         self.theirs = Target("node_exporter", peer.port, theirs, lambda: peer.pids)
         self.both = (self.ours, self.theirs)

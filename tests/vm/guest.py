@@ -183,7 +183,7 @@ class Guest:
         tools.mkdir()
         lines = {name: self._store.program(path, name=called) for name, (path, called) in _TOOLS.items()}
         busybox = str(self._store.debian / "usr/bin/busybox")
-        lines |= {name: [busybox, name] for name in ("pgrep", "poweroff", "ps")}
+        lines |= {name: [busybox, name] for name in ("poweroff",)}
         for name, words in lines.items():
             (tools / name).write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
             (tools / name).chmod(0o755)
@@ -297,6 +297,25 @@ class Guest:
         status = self.request("ended", pid=pid)["status"]
         return None if status is None else int(status)
 
+    def running(self, text: str) -> list[int]:
+        """Process ids of those with `text` in their command line, zombies and the kernel's own left out."""
+
+        def look(text: str) -> list[int]:
+            import glob
+
+            found = []
+            for path in glob.glob("/proc/[0-9]*/cmdline"):
+                try:
+                    with open(path, "rb") as stream:
+                        words = stream.read()
+                except OSError:
+                    continue
+                if text.encode() in words:
+                    found.append(int(path.split("/")[2]))
+            return found
+
+        return list(self.call(look, text))
+
     def fetch(self, port: int, path: str, *, seconds: float = 20.0) -> tuple[int, str]:
         """Status and body of an HTTP request from within the guest."""
         answer = self.request("fetch", port=port, path=path, seconds=seconds)
@@ -325,7 +344,7 @@ class Guest:
             yield
         finally:
             self.run("udevadm", "control", "--exit", check=False)
-            self.until(lambda: self.run("pgrep", "-f", "systemd-udevd", check=False).status != 0)
+            self.until(lambda: not self.running("systemd-udevd"))
             self.run("rm", "-rf", "/run/udev")
 
     # The kernel's own word

@@ -23,6 +23,18 @@ _EINVAL = 22
 
 Answers = dict[tuple[str, str], tuple[bool | None, int, int]]
 
+_JUDGE = """
+import json, sys
+from gpudaemon.collectors.p2p.pairs import judge
+from gpudaemon.config.load import load
+from gpudaemon.daemon import look_between
+from gpudaemon.pipeline.alone import without_output
+
+with without_output():
+    topology, _ = look_between(load("", {"tier": "full", "path.runtime": "/run/topo"}))
+print(json.dumps([judge(topology, *pair).verdict.reachable for pair in json.loads(sys.argv[1])]))
+"""
+
 
 def topo(guest: Guest, *arguments: str) -> str:
     """What the command prints in the guest."""
@@ -80,6 +92,50 @@ def acs(address: str, value: int) -> int:
         return -1
     finally:
         os.close(descriptor)
+
+
+def predicted(guest: Guest, pairs: list[list[str]]) -> list[bool | None]:
+    """What `gpudaemon topo --why` says of each pair; topo itself leaves out drives among themselves."""
+    command = (sys.executable, "-P", "-c", _JUDGE, json.dumps(pairs))
+    return list(json.loads(guest.run(*command, environment={"PYTHONPATH": str(ROOT)}, seconds=180.0).stdout))
+
+
+def target_takes(pairs: list[list[str]]) -> list[int]:
+    """In the guest: for each provider and drive the errno with which the NVMe target refuses to export the
+    drive with memory of the provider for its data (`p2pmem`, drivers/nvme/target/core.c), 0 where it does.
+    """
+    import glob
+    import os
+
+    subsystem = "/sys/kernel/config/nvmet/subsystems/peers"
+    namespace = f"{subsystem}/namespaces/1"
+
+    def write(name: str, text: str) -> None:
+        descriptor = os.open(f"{namespace}/{name}", os.O_WRONLY)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+
+    refused = []
+    os.mkdir(subsystem)
+    try:
+        for provider, drive in pairs:
+            (disk,) = glob.glob(f"/sys/bus/pci/devices/{drive}/nvme/nvme*/nvme*n1")
+            os.mkdir(namespace)
+            try:
+                write("device_path", f"/dev/{os.path.basename(disk)}")
+                write("p2pmem", provider)
+                write("enable", "1")
+                refused.append(0)
+                write("enable", "0")
+            except OSError as error:
+                refused.append(error.errno or -1)
+            finally:
+                os.rmdir(namespace)
+    finally:
+        os.rmdir(subsystem)
+    return refused
 
 
 def read_into(source: str, target: str) -> tuple[int, bool, int]:
@@ -203,6 +259,46 @@ def test_acs_and_reads_from_drive_to_drive(guest: Guest) -> None:
             guest.call(acs, port, 0)
         assert f"ACS redirects at {port}" in why, why
         assert "peer-to-peer DMA: no (not_supported, acs_redirect)" in why, why
+
+
+@pytest.mark.guest(kernels=("7.x",), devices="iommu")
+def test_the_nvme_target_with_an_iommu(guest: Guest) -> None:
+    assert ("pair0", "pair1") not in _taken(guest)
+
+
+@pytest.mark.guest(kernels=("7.x",), devices="no-iommu")
+def test_the_nvme_target_without_an_iommu(guest: Guest) -> None:
+    assert ("pair0", "pair1") in _taken(guest)
+
+
+def _taken(guest: Guest) -> set[tuple[str, str]]:
+    """Serial numbers of the pairs of drives of which the NVMe target keeps the data of the second in the memory
+    of the first. It asks the kernel's rules too, and takes just those that are predicted.
+    """
+    with judged(guest):
+        known = drives(guest)
+        pairs = [
+            [provider, drive]
+            for provider in known.values()
+            if guest.exists(f"/sys/bus/pci/devices/{provider}/p2pmem")
+            for drive in known.values()
+            if drive != provider
+        ]
+        assert len(pairs) == 15
+        guest.modprobe("nvmet")
+        try:
+            guest.shell("mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config")
+            refused = guest.call(target_takes, pairs)
+        finally:
+            guest.run("rmmod", "nvmet")
+        takes = [not errno for errno in refused]
+        print(f"{guest.kernel.release}, {guest.devices}: the target takes {sum(takes)} of {len(pairs)} pairs")
+        assert set(refused) == {0, _EINVAL}
+        assert predicted(guest, pairs) == takes
+        names = {address: serial for serial, address in known.items()}
+        found = {(names[one], names[other]) for (one, other), took in zip(pairs, takes, strict=True) if took}
+        assert ("switch0", "switch1") in found
+        return found
 
 
 @pytest.mark.guest(kernels=("7.x",), devices="no-iommu")

@@ -171,7 +171,7 @@ def test_one_gpu_stuck(guest: Guest, measured: Measured, engine: str) -> None:
             sick.order("release")
             for daemon in daemons:
                 daemon.stop()
-        guest.until(lambda: guest.run("pgrep", "-f", "gpudaemon[.]reader", check=False).status == 1)
+        guest.until(lambda: not guest.running("gpudaemon.reader"))
 
     assert stuck.oldest <= _FRESH
     measured("hang to quarantine : deadline (1.3 to 1.9)", quarantine / _DEADLINE, "x")
