@@ -151,6 +151,38 @@ def test_any_order_of_events(steps: list[tuple[str, int]], old: bool) -> None:
         assert not name.startswith(("jobs_waiting", "jobs_on_hardware", "hung")) or value == 0
 
 
+def test_a_fence_that_is_anothers_by_now() -> None:
+    """Older kernels name a fence by its address; an end there and the queueing of the next job were lost."""
+    one = jobs(OLD)
+    one.take([(10, recipes.OLD_QUEUE, (5, 1, "gfx", 7)), (20, recipes.OLD_RUN, (5, 9, "copy"))])
+    one.take([(30, recipes.OLD_DONE, (5,))])
+    found = figures(one, now=40)
+    assert found["jobs_unmatched",] == 2
+    assert found["jobs_waiting", "gfx"] == found["jobs_on_hardware", "copy"] == 0
+    assert found["jobs_done", "copy"] == 1 and found["run_seconds", "copy"].sum == pytest.approx(1e-8)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["queue", "run", "done"]), st.integers(1, 3), st.sampled_from(["gfx", "copy"])
+        ),
+        max_size=40,
+    )
+)
+def test_any_order_of_events_on_two_rings(steps: list[tuple[str, int, str]]) -> None:
+    one = jobs(OLD)
+    words = {
+        "queue": lambda t, fence, ring: (t, recipes.OLD_QUEUE, (fence, t, ring, 7)),
+        "run": lambda t, fence, ring: (t, recipes.OLD_RUN, (fence, t, ring)),
+        "done": lambda t, fence, ring: (t, recipes.OLD_DONE, (fence,)),
+    }
+    one.take([words[word](10 * at + 10, fence, ring) for at, (word, fence, ring) in enumerate(steps)])
+    for (name, *_), value in figures(one, now=10 * len(steps)).items():
+        assert not name.startswith(("jobs_waiting", "jobs_on_hardware")) or value >= 0
+
+
 def test_nothing_is_left_of_many_jobs() -> None:
     """Invariants after 100,000 jobs, of which some are dropped with their process."""
     one = jobs()

@@ -97,6 +97,11 @@ class Follow:
     def _run(self, key: Any, ring: Ring, now: int) -> None:
         ring.run += 1
         job = self._jobs.get(key)
+        if job is not None and job[_RING] is not ring:
+            # Fences are named by their address before they have numbers: its end and the queueing of the next
+            # one at that address were overwritten.
+            self._give_up(key)
+            job = None
         if job is None:
             # Queued before we looked: its end will be understood, its wait is not known.
             if len(self._jobs) >= _MOST_JOBS:
