@@ -228,7 +228,7 @@ def from_lspci(listing: str, sysfs: str) -> dict[str, int]:
 def from_tarball(archive: str, directory: str) -> str:
     """A tarball of a whole /sys (links kept), with the `subsystem` links its maker left out."""
     with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter=_inside)
+        unpack(tar, directory)
     sysfs = os.path.join(directory, "sys")
     straighten(sysfs)
     return sysfs
@@ -237,19 +237,32 @@ def from_tarball(archive: str, directory: str) -> str:
 def unpack_host(archive: str, directory: str) -> str:
     """A tarball of one folder that holds sys and proc (hwloc's form); its path."""
     with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter=_inside)
+        unpack(tar, directory)
     (host,) = os.listdir(directory)
     straighten(os.path.join(directory, host, "sys"))
     return os.path.join(directory, host)
 
 
-def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    """Members as they are, writable; links that lead out of the tree are left out."""
-    member.mode = 0o755
-    try:
-        return tarfile.data_filter(member, path)
-    except tarfile.FilterError:
-        return None
+def unpack(tar: tarfile.TarFile, directory: str) -> None:
+    """Members as they are, writable; those and links that lead out of the tree are left out.
+
+    What `filter="data"` of newer versions of Python does, which 3.11 has from 3.11.4 on only.
+    """
+    top = os.path.realpath(directory)
+    members = []
+    for member in tar:
+        place = os.path.join(top, member.name)
+        target = place
+        if member.issym():
+            target = os.path.join(os.path.dirname(place), member.linkname)
+        elif member.islnk():
+            target = os.path.join(top, member.linkname)
+        elif not (member.isreg() or member.isdir()):
+            continue
+        if all(os.path.commonpath((top, os.path.normpath(one))) == top for one in (place, target)):
+            member.mode = 0o755
+            members.append(member)
+    tar.extractall(directory, members)
 
 
 def devices(sysfs: str, every_function: bool = False) -> list[Device]:

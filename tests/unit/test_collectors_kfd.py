@@ -38,7 +38,7 @@ def _root(capture: str, archive: str, directory: Path) -> str:
     if not archive:
         return captures.capture("rocm-k8s-device-plugin", capture)
     with tarfile.open(captures.capture("rocm-k8s-device-plugin", archive)) as tar:
-        tar.extractall(directory, filter="data")
+        captures.unpack(tar, str(directory))
     return str(directory / capture / "topology")
 
 
