@@ -50,11 +50,15 @@ def _footprint(pid: int) -> dict[str, list[float]]:
     return found
 
 
-def _settled(guest: Guest, pid: int) -> dict[str, list[float]]:
-    """The least of ten looks in ten seconds: a scrape, a scan or a question to the scout takes descriptors."""
+def _settled(guest: Guest, daemon: GuestDaemon) -> dict[str, list[float]]:
+    """The least of ten looks in ten seconds: a scrape, a scan or a question to the scout takes descriptors.
+
+    Lanes of what left are kept until the next page is made.
+    """
     looks = []
     for _ in range(10):
-        looks.append(guest.call(_footprint, pid))
+        daemon.metrics()
+        looks.append(guest.call(_footprint, daemon.pid))
         time.sleep(1.0)
     return {
         place: [min(values) for values in zip(*(look[place] for look in looks), strict=True)]
@@ -101,8 +105,8 @@ def test_module_loaded_and_unloaded(guest: Guest, measured: Measured, engine: st
             unload(guest)
             went.append(daemon.until(lambda: _absent(daemon, names), 30.0, f"until cycle {cycle} is gone"))
             if cycle == _WARM:
-                warm = _settled(guest, daemon.pid)
-        end = _settled(guest, daemon.pid)
+                warm = _settled(guest, daemon)
+        end = _settled(guest, daemon)
         assert set(end) == set(warm)
         for place, (descriptors, threads, mebibytes) in end.items():
             assert (descriptors, threads) == tuple(warm[place][:2]), f"{place}: {warm[place]} -> {end[place]}"
