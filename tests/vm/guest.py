@@ -183,7 +183,7 @@ class Guest:
         tools.mkdir()
         lines = {name: self._store.program(path, name=called) for name, (path, called) in _TOOLS.items()}
         busybox = str(self._store.debian / "usr/bin/busybox")
-        lines |= {name: [busybox, name] for name in ("poweroff",)}
+        lines["poweroff"] = [busybox, "poweroff"]
         for name, words in lines.items():
             (tools / name).write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
             (tools / name).chmod(0o755)

@@ -6,6 +6,7 @@ kernel fails the test, as everywhere.
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_bound_and_unbound(guest: Guest) -> None:
             others = {name: series for name, series in whole.items() if name != gpu.name}
             for _ in range(5):
                 guest.write(f"/sys/bus/{bus}/drivers/{MODULE}/unbind", gpu.name)
-                daemon.until(lambda: _has_left(daemon, gpu.name), 30.0, f"until {gpu.name} has left")  # noqa: B023
+                daemon.until(partial(_has_left, daemon, gpu.name), 30.0, f"until {gpu.name} has left")
                 assert _whole(daemon, others)
                 guest.write(f"/sys/bus/{bus}/drivers/{MODULE}/bind", gpu.name)
                 daemon.until(lambda: _whole(daemon, whole), 30.0, f"until {gpu.name} is whole")

@@ -357,7 +357,7 @@ def test_a_hundred_thousand_jobs(guest: Guest, measured: Measured, way: str) -> 
             cost = page["gpudaemon_daemon_tracer_cpu_seconds_total"] - cpu
             measured(f"{recipe}: jobs a second", 100_002 / took, "")
             measured(f"{recipe}: tracer CPU a job", 1e6 * cost / 100_002, "us")
-            measured(f"{recipe}: tracer, of one core of the guest", 100 * cost / took, "%")
+            measured(f"{recipe}: tracer, for a second of them, of a core", 100 * cost / took, "%")
             done = look.rings("jobs_done_total")
             if page["gpudaemon_drm_sched_lower_bound"]:
                 assert page["gpudaemon_daemon_tracer_events_lost_total"] > 0

@@ -47,27 +47,6 @@ class Looker:
         return list(json.loads(self.daemon.get("/api/v1/events")[1])["events"])
 
 
-def _own(guest: Guest, name: str) -> int:
-    """Process id of a process of the daemon's by its module."""
-
-    def look(name: str) -> list[int]:
-        import glob
-
-        found = []
-        for path in glob.glob("/proc/[0-9]*/cmdline"):
-            try:
-                with open(path, "rb") as stream:
-                    words = stream.read().split(b"\0")
-            except OSError:
-                continue
-            if name.encode() in words:
-                found.append(int(path.split("/")[2]))
-        return found
-
-    (pid,) = guest.call(look, name)
-    return int(pid)
-
-
 def _say(guest: Guest, text: str, count: int = 1) -> None:
     """Write records as a process."""
 
@@ -129,7 +108,7 @@ def test_the_kernels_log(guest: Guest) -> None:
             assert all(one["owner"] for one in look.events() if one["pid"]), look.events()
 
             # Of what came while nobody read nothing is lost, and nothing counts twice.
-            scout = _own(guest, "gpudaemon.processes.process")
+            (scout,) = guest.running("gpudaemon.processes.process")
             guest.run("kill", f"-{signal.SIGKILL}", str(scout))
             gpu.order(f"log NVRM: Xid (PCI:{slot}): 63, Row Remapper: New row marked for remapping")
             expected[gpu.name, "xid", "corrected"] = 1
@@ -137,7 +116,7 @@ def test_the_kernels_log(guest: Guest) -> None:
             assert look.figure("lost_total") == 0
 
             # What the kernel overwrites meanwhile is lost and counted.
-            scout = _own(guest, "gpudaemon.processes.process")
+            (scout,) = guest.running("gpudaemon.processes.process")
             guest.run("kill", f"-{signal.SIGSTOP}", str(scout))
             size = int(guest.run("dmesg", "--raw").stdout.count("\n"))
             read = look.figure("records_total")

@@ -98,8 +98,8 @@ class Follow:
         ring.run += 1
         job = self._jobs.get(key)
         if job is not None and job[_RING] is not ring:
-            # Fences are named by their address before they have numbers: its end and the queueing of the next
-            # one at that address were overwritten.
+            # Older events name a fence by its address (drm_run_job): what was queued there last is another job,
+            # the end of that one and the queueing of this one were overwritten.
             self._give_up(key)
             job = None
         if job is None:
